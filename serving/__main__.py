@@ -1,0 +1,98 @@
+"""`python -m serving plan|rules|schema`: what a stack would be, before anything is bought."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from serving import report
+from serving.config import json_schema, parse
+from serving.plan import Plan, build
+from serving.rules import RULES
+from serving.spelling import InputError
+from serving.stack_file import read, stack_file
+
+ACCEPTED, REFUSED, BAD_INPUT = 0, 1, 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def plan_of(stack: str, overrides: Sequence[str], folder: Path) -> Plan:
+    """Return the plan of a stack file with overrides; raise `InputError` with one sentence for each problem."""
+    path = stack_file(stack, folder)
+    return build(parse(read(path, overrides), path.name), stack)
+
+
+def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --stack and --set, which every command that reads a stack has."""
+    parser.add_argument("--stack", required=True, metavar="NAME", help="the stack: NAME of Pulumi.NAME.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="PATH=VALUE",
+        help="override one setting, e.g. workloads.glm.maxModelLen=262144; may be repeated",
+    )
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="python -m serving", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    plan = commands.add_parser("plan", help="memory, cost, command and verdicts of a stack")
+    add_stack_arguments(plan)
+    plan.add_argument(
+        "--format",
+        choices=("text", "markdown", "json"),
+        default="text",
+        help="text is rich in a terminal, plain in a pipe",
+    )
+    commands.add_parser("rules", help="every rule with its remedy and source")
+    commands.add_parser("schema", help="the JSON Schema of a stack file")
+    return parser.parse_args(argv)
+
+
+def _print_plan(plan: Plan, form: str) -> None:
+    if form == "json":
+        print(json.dumps(report.as_json(plan), indent=2))
+    elif form == "markdown" or not sys.stdout.isatty():
+        print(report.as_markdown(plan), end="")
+    else:
+        from rich.console import Console  # noqa: PLC0415 (JSON and pipes do not need it)
+
+        Console().print(report.as_rich(plan))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 if accepted, 1 if a rule refuses, 2 if the input is bad."""
+    try:
+        arguments = _arguments(argv)
+        match arguments.command:
+            case "rules":
+                for rule in RULES:
+                    print(
+                        f"{rule.id}: {rule.title}\n  otherwise: {rule.effect}\n  to do: {rule.remedy}\n  source: {rule.source}"
+                    )
+            case "schema":
+                print(json.dumps(json_schema(), indent=2))
+            case _:
+                plan = plan_of(arguments.stack, arguments.overrides, Path.cwd())
+                _print_plan(plan, arguments.format)
+                if plan.violations:
+                    print(report.refusal(plan), file=sys.stderr)
+                    return REFUSED
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    return ACCEPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""The catalogue: accelerators, checkpoints, engines, images and Kubernetes versions, each figure with its source.
+
+Data lives in the TOML files beside this module. An unknown key raises `UnknownKeyError`: there is no silent default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from serving.catalogue.models import (
+    Architecture,
+    Checkpoint,
+    EfaSlot,
+    Engine,
+    Gpu,
+    InstanceType,
+    KubernetesVersion,
+    OtherImage,
+    Price,
+    SystemInstanceType,
+)
+from serving.spelling import UnknownKeyError, did_you_mean, listed
+
+__all__ = [
+    "Architecture",
+    "Checkpoint",
+    "EfaSlot",
+    "Engine",
+    "Gpu",
+    "InstanceType",
+    "KubernetesVersion",
+    "OtherImage",
+    "Price",
+    "SystemInstanceType",
+    "checkpoint_for",
+    "checkpoints",
+    "engine",
+    "engine_of_image",
+    "engines",
+    "gpu",
+    "image",
+    "instance_type",
+    "instance_types",
+    "kubernetes_version",
+    "kubernetes_versions",
+    "region_of_zone",
+    "regions",
+    "system_instance_type",
+    "system_instance_types",
+]
+
+_T = TypeVar("_T")
+
+
+@cache
+def _table(file: str, key: str) -> Mapping[str, dict[str, Any]]:
+    with (Path(__file__).parent / f"{file}.toml").open("rb") as stream:
+        return tomllib.load(stream)[key]
+
+
+def _pick(kind: str, table: Mapping[str, _T], name: str) -> _T:
+    if name not in table:
+        raise UnknownKeyError(
+            f"unknown {kind} {name!r}; allowed are {listed(sorted(table))}{did_you_mean(name, table)}"
+        )
+    return table[name]
+
+
+@cache
+def _gpus() -> dict[str, Gpu]:
+    return {name: Gpu.model_validate({"name": name, **row}) for name, row in _table("accelerators", "gpu").items()}
+
+
+@cache
+def instance_types() -> dict[str, InstanceType]:
+    """Every EC2 instance type with eight GPUs that the catalogue knows, by name."""
+    rows = _table("accelerators", "instance_type").items()
+    return {name: InstanceType.model_validate({"name": name, **row, "gpu": _gpus()[row["gpu"]]}) for name, row in rows}
+
+
+@cache
+def system_instance_types() -> dict[str, SystemInstanceType]:
+    """Every EC2 instance type that may carry system pods, by name."""
+    rows = _table("accelerators", "system_instance_type").items()
+    return {name: SystemInstanceType.model_validate({"name": name, **row}) for name, row in rows}
+
+
+@cache
+def _architectures() -> dict[str, Architecture]:
+    return {
+        name: Architecture.model_validate({"name": name, **row})
+        for name, row in _table("checkpoints", "architecture").items()
+    }
+
+
+@cache
+def checkpoints() -> dict[str, Checkpoint]:
+    """Every published checkpoint, by Hugging Face repository id."""
+    rows = _table("checkpoints", "checkpoint").items()
+    return {
+        repo: Checkpoint.model_validate(
+            {"repository": repo, **row, "architecture": _architectures()[row["architecture"]]}
+        )
+        for repo, row in rows
+    }
+
+
+@cache
+def engines() -> dict[str, Engine]:
+    """Every vLLM release that the catalogue knows, by version."""
+    return {
+        version: Engine.model_validate({"version": version, **row})
+        for version, row in _table("engines", "engine").items()
+    }
+
+
+@cache
+def kubernetes_versions() -> dict[str, KubernetesVersion]:
+    """Every EKS version that the catalogue knows."""
+    rows = _table("kubernetes", "version").items()
+    return {version: KubernetesVersion.model_validate({"version": version, **row}) for version, row in rows}
+
+
+@cache
+def _images() -> dict[str, OtherImage]:
+    return {name: OtherImage.model_validate({"name": name, **row}) for name, row in _table("images", "image").items()}
+
+
+def gpu(name: str) -> Gpu:
+    """Return a GPU model by name, for example `H200`."""
+    return _pick("GPU", _gpus(), name)
+
+
+def instance_type(name: str) -> InstanceType:
+    """Return an eight-GPU instance type by its EC2 name."""
+    return _pick("instance type", instance_types(), name)
+
+
+def system_instance_type(name: str) -> SystemInstanceType:
+    """Return an instance type for system pods by its EC2 name."""
+    return _pick("system instance type", system_instance_types(), name)
+
+
+def engine(version: str) -> Engine:
+    """Return a vLLM release by version, for example `0.31.0`."""
+    return _pick("vLLM release", engines(), version)
+
+
+def engine_of_image(reference: str) -> Engine | None:
+    """Return the release whose digest an image reference carries, or None if the catalogue has no such digest."""
+    digest = reference.rpartition("@")[2]
+    return next((release for release in engines().values() if release.digest == digest), None)
+
+
+def image(name: str) -> OtherImage:
+    """Return an image other than the engine's, by the catalogue's name for it."""
+    return _pick("image", _images(), name)
+
+
+def kubernetes_version(version: str) -> KubernetesVersion:
+    """Return an EKS version, for example `1.36`."""
+    return _pick("Kubernetes version", kubernetes_versions(), version)
+
+
+def checkpoint_for(model: str, precision: str) -> Checkpoint:
+    """Return the checkpoint of a model at a precision; raise `UnknownKeyError` if none is published."""
+    by_precision = {row.precision: row for row in checkpoints().values() if row.model == model}
+    return _pick(f"precision of {model}", by_precision, precision)
+
+
+def regions() -> dict[str, str]:
+    """Return AWS regions with the prefix of their availability-zone ids, for example us-east-1 -> use1."""
+    return {name: str(prefix) for name, prefix in _table("accelerators", "region_prefix").items()}
+
+
+def region_of_zone(zone_id: str) -> str | None:
+    """Return the region of an availability-zone id such as use1-az6, or None if the catalogue does not know it."""
+    prefix = zone_id.rpartition("-")[0]
+    return next((region for region, known in regions().items() if known == prefix), None)

@@ -1,0 +1,193 @@
+"""The shapes of the catalogue's rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Precision = Literal["fp8", "bf16", "nvfp4"]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = ""
+
+
+class Gpu(_Row):
+    """One GPU. `usable_gib` is the memory a process sees, in GiB (2^30 bytes)."""
+
+    name: str
+    architecture: Literal["hopper", "blackwell"]
+    usable_gib: float
+
+
+class Price(_Row):
+    """An on-demand Linux price of a region, in USD per hour, on the day it was read."""
+
+    region: str
+    hourly_usd: float
+    date: str
+
+
+class EfaSlot(BaseModel):
+    """Where one EFA interface sits: network card and device index on it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    network_card_index: int
+    device_index: int
+
+
+class InstanceType(_Row):
+    """An EC2 instance type with its GPUs, host memory (MiB), local NVMe (GB a disk) and network layout."""
+
+    name: str
+    gpu: Gpu
+    gpus: int
+    vcpus: int
+    memory_mib: int
+    allocatable_cpu_millis: int
+    allocatable_memory_mib: int
+    max_pods: int
+    nvme_disks: int
+    nvme_gb_per_disk: int
+    network_cards: int
+    enis_per_card: int
+    efa_on_card_zero: bool
+    efa_interfaces_max: int
+    availability_zone_ids: tuple[str, ...]
+    prices: tuple[Price, ...]
+
+    @property
+    def efa_interfaces(self) -> tuple[EfaSlot, ...]:
+        """All EFA slots: device 1 of card 0 if that card has EFA, device 0 of every other card."""
+        first = (EfaSlot(network_card_index=0, device_index=1),) if self.efa_on_card_zero else ()
+        others = tuple(EfaSlot(network_card_index=card, device_index=0) for card in range(1, self.network_cards))
+        return (first + others)[: self.efa_interfaces_max]
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that offer this type, from its availability zones."""
+        from serving.catalogue import region_of_zone  # noqa: PLC0415 (the regions are another table)
+
+        found = {region_of_zone(zone) for zone in self.availability_zone_ids}
+        return tuple(sorted(region for region in found if region))
+
+    @property
+    def node_memory_gib(self) -> float:
+        """GPU memory of the whole node, in GiB."""
+        return self.gpus * self.gpu.usable_gib
+
+    @property
+    def shape(self) -> str:
+        """`8xH200`, the field's short name."""
+        return f"{self.gpus}x{self.gpu.name}"
+
+
+class SystemInstanceType(_Row):
+    """An EC2 instance type without GPUs; memory in MiB."""
+
+    name: str
+    vcpus: int
+    memory_mib: int
+
+
+class Architecture(_Row):
+    """The layer facts of a model, named as in its config.json where that has a name."""
+
+    name: str
+    hidden_layers: int
+    hidden_size: int
+    dense_intermediate_size: int
+    moe_intermediate_size: int
+    routed_experts: int
+    shared_experts: int
+    dense_layers: int
+    experts_per_token: int
+    attention_heads: int
+    q_lora_rank: int
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    index_heads: int
+    index_head_dim: int
+    index_topk: int
+    index_topk_freq: int
+    index_skip_topk_offset: int
+    mtp_layers: int
+    vocab_size: int
+    max_position_embeddings: int
+    fp8_block: int
+    tool_call_parser: str
+    reasoning_parser: str
+
+    def has_indexer(self, layer: int) -> bool:
+        """Whether a layer computes its own top-k index (vLLM 0.33 `models/deepseek_v32/attention.py`)."""
+        return max(layer - self.index_skip_topk_offset + 1, 0) % self.index_topk_freq == 0
+
+    @property
+    def indexer_layers(self) -> int:
+        """How many layers have an indexer of their own: 21 of 78 for GLM-5.2."""
+        return sum(self.has_indexer(layer) for layer in range(self.hidden_layers))
+
+
+class Checkpoint(_Row):
+    """A published checkpoint: its size in bytes and the revision that is served unless the stack names another."""
+
+    repository: str
+    architecture: Architecture
+    model: str
+    precision: Precision
+    bytes: int
+    revision: str
+
+    @property
+    def served_name(self) -> str:
+        """The name clients use, in the recipe's form: glm-5.2-fp8."""
+        return f"{self.model}-{self.precision}"
+
+
+class Engine(_Row):
+    """A vLLM release: its image digest, if a public one is known, and what matters to GLM-5.2 in it."""
+
+    version: str
+    released: str
+    digest: str | None = None
+    indexer_cache: Literal["all-layers", "indexer-layers"]
+    streaming_tool_parser: bool = False
+    runai_streamer_safe: bool = False
+    runai_streamer_safe_with_mtp: bool = False
+    sparse_decode_scratch_fixed: bool = False
+    prefill_workspace_factor_long: int
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """The version as numbers, for comparison: (0, 31, 0)."""
+        return tuple(int(part) for part in self.version.split("."))
+
+
+class OtherImage(_Row):
+    """An image other than the engine's."""
+
+    name: str
+    repository: str
+    version: str | None = None
+    digest: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """`repository@sha256:…`; the version is for people and stays out of the reference."""
+        if self.digest is None:
+            raise ValueError(f"the catalogue has no digest of image {self.name!r}")
+        return f"{self.repository}@{self.digest}"
+
+
+class KubernetesVersion(_Row):
+    """An EKS version, when its standard support ends, and the AMI release for node groups."""
+
+    version: str
+    standard_support_ends: str
+    ami_release_version: str | None = None

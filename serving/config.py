@@ -1,0 +1,377 @@
+"""What a stack file may say: the shape of the configuration, checked against the catalogue.
+
+`parse` turns the plain mapping of a stack file into a frozen `StackConfig` or raises `ConfigError`, whose lines are one
+sentence each: where, what was given, what is allowed, the nearest valid spelling. A field's description is the second
+half of its error message, so it says what is allowed, with units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from serving import catalogue
+from serving.config_errors import sentences
+from serving.spelling import InputError, UnknownKeyError, did_you_mean, listed
+
+PROJECT = "glm-on-gpus"
+_PROVIDER_NAMESPACES = ("aws", "kubernetes", "pulumi")
+_TOP_LEVEL = ("cluster", "nodePools", "workloads")
+
+
+class ConfigError(InputError):
+    """A stack file that cannot be used. `problems` holds one sentence for each mistake."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def _known_instance_type(name: str) -> str:
+    return catalogue.instance_type(name).name
+
+
+def _known_system_instance_type(name: str) -> str:
+    return catalogue.system_instance_type(name).name
+
+
+def _known_engine(version: str) -> str:
+    return catalogue.engine(version).version
+
+
+def _usable_kubernetes_version(version: str) -> str:
+    row = catalogue.kubernetes_version(version)
+    if row.ami_release_version is None:
+        usable = [v.version for v in catalogue.kubernetes_versions().values() if v.ami_release_version]
+        raise UnknownKeyError(
+            f"Kubernetes {version} has no pinned AMI release (standard support ends {row.standard_support_ends}); "
+            f"allowed are {listed(usable)}"
+        )
+    return version
+
+
+def _private_cidr(cidr: str) -> str:
+    try:
+        network = ip_network(cidr)
+    except ValueError as error:
+        raise InputError(f"{error}; expected an IPv4 network between /16 and /20 such as 10.0.0.0/16") from None
+    if network.version != 4 or not 16 <= network.prefixlen <= 20 or not network.is_private:
+        raise InputError(f"{cidr} is not a private IPv4 network between /16 and /20; use one such as 10.0.0.0/16")
+    return cidr
+
+
+def _named_cidr(cidr: str) -> str:
+    try:
+        network = ip_network(cidr)
+    except ValueError as error:
+        raise InputError(f"{error}; expected an IPv4 network such as 203.0.113.0/24") from None
+    if network.prefixlen == 0:
+        raise InputError(
+            f"{cidr} opens the Kubernetes API to everybody; name your own networks, or leave the list empty"
+        )
+    return cidr
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class EksClusterConfig(_Model):
+    """An EKS cluster that the stack creates, with its network."""
+
+    kind: Literal["eks"]
+    kubernetes_version: Annotated[str, AfterValidator(_usable_kubernetes_version)] = "1.36"
+    """an EKS version in quotes, such as "1.36\""""
+    availability_zone_ids: Annotated[tuple[str, ...], Field(min_length=2, max_length=4, strict=False)]
+    """two to four availability-zone ids such as [use1-az6, use1-az2]; EKS needs two, GPU pools name one of them"""
+    vpc_cidr: Annotated[str, AfterValidator(_private_cidr)] = "10.0.0.0/16"
+    """a private IPv4 network between /16 and /20 such as 10.0.0.0/16"""
+    public_access_cidrs: Annotated[tuple[Annotated[str, AfterValidator(_named_cidr)], ...], Field(strict=False)] = ()
+    """a list of networks that may reach the Kubernetes API, such as [203.0.113.0/24]; empty for the private endpoint only"""
+    admin_role_arns: dict[Name, Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$")]] = {}
+    """a map from a name to the ARN of an IAM role that administers the cluster, {name: arn:aws:iam::<account>:role/<role>}"""
+    system_instance_type: Annotated[str, AfterValidator(_known_system_instance_type)] = "m7i.large"
+    """an instance type for system pods such as m7i.large"""
+    system_nodes: Annotated[int, Field(ge=1, le=20)] = 2
+    """a whole number of nodes from 1 to 20"""
+    addon_versions: dict[str, Annotated[str, Field(pattern=r"^v\d+\.\d+\.\d+-eksbuild\.\d+$")]] = {}
+    """a map from an add-on to its version such as {vpc-cni: v1.23.1-eksbuild.1}; an add-on left out gets the default of EKS"""
+    deletion_protection: bool = False
+    """true or false"""
+
+
+class ExistingClusterConfig(_Model):
+    """A cluster that exists: the stack installs into it and provisions nothing around it."""
+
+    kind: Literal["existing"]
+    context: Annotated[str, Field(min_length=1)]
+    """the name of a context in the kubeconfig"""
+    kubeconfig: Annotated[str, Field(min_length=1)] = "~/.kube/config"
+    """the path of a kubeconfig file"""
+
+
+class OnDemand(_Model):
+    """On-demand machines."""
+
+    kind: Literal["onDemand"]
+
+
+class Reservation(_Model):
+    """An on-demand capacity reservation."""
+
+    kind: Literal["reservation"]
+    reservation_id: Annotated[str, Field(pattern=r"^cr-[0-9a-f]{17}$")]
+    """the id of the capacity reservation: cr- and 17 hexadecimal digits"""
+
+
+class CapacityBlock(_Model):
+    """A Capacity Block that has been bought; the stack never buys one."""
+
+    kind: Literal["capacityBlock"]
+    reservation_id: Annotated[str, Field(pattern=r"^cr-[0-9a-f]{17}$")]
+    """the id of the Capacity Block's reservation: cr- and 17 hexadecimal digits"""
+
+
+class NodePoolConfig(_Model):
+    """A pool of eight-GPU machines."""
+
+    instance_type: Annotated[str, AfterValidator(_known_instance_type)]
+    """an instance type with eight GPUs such as p5en.48xlarge"""
+    nodes: Annotated[int, Field(ge=1, le=64)]
+    """a whole number of nodes from 1 to 64"""
+    availability_zone_id: str | None = None
+    """an availability-zone id such as use1-az6"""
+    capacity: Annotated[OnDemand | Reservation | CapacityBlock, Field(discriminator="kind")] | None = None
+    """{kind: onDemand}, {kind: reservation, reservationId: cr-…} or {kind: capacityBlock, reservationId: cr-…}"""
+    efa: bool = False
+    """true or false; EFA serves traffic between nodes, one node's eight GPUs do not need it"""
+    root_volume_gib: Annotated[int, Field(alias="rootVolumeGiB", ge=50, le=16_384)] = 200
+    """a whole number of GiB from 50 to 16384; the weights do not live there"""
+    ami_release_version: Annotated[str, Field(pattern=r"^\d\.\d+\.\d+-\d{8}$")] | None = None
+    """an EKS AMI release such as 1.36.2-20260714; the catalogue's if left out"""
+
+
+class WorkloadConfig(_Model):
+    """A model served by vLLM."""
+
+    node_pool: str
+    """the name of one of the nodePools"""
+    model: Literal["glm-5.2"] = "glm-5.2"
+    """glm-5.2"""
+    precision: Literal["fp8", "bf16", "nvfp4"]
+    """fp8, bf16 or nvfp4"""
+    revision: str | None = None
+    """a commit of the model's repository, 40 hexadecimal digits; the catalogue's if left out"""
+    vllm_version: Annotated[str, AfterValidator(_known_engine)] = "0.31.0"
+    """a vLLM release in quotes, such as "0.31.0\""""
+    image: str | None = None
+    """an image by digest, repository@sha256:…; the release's public image if left out"""
+    replicas: Annotated[int, Field(ge=1, le=64)]
+    """a whole number of replicas from 1 to 64; each takes a whole node"""
+    max_model_len: Annotated[int, Field(ge=1024, le=1_048_576)]
+    """a whole number of tokens from 1024 to 1048576, without a unit"""
+    max_num_seqs: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """a whole number of requests from 1 to 4096; derived by the plan if left out"""
+    max_num_batched_tokens: Annotated[int, Field(ge=1024, le=131_072)] = 8192
+    """a whole number of tokens from 1024 to 131072"""
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0, strict=False)] = 0.92
+    """a fraction above 0 and up to 1, such as 0.92"""
+    kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4_ds_mla"] | None = None
+    """auto, bfloat16, fp8, fp8_e4m3, fp8_ds_mla or nvfp4_ds_mla; the right one for the GPU if left out"""
+    speculative_tokens: Annotated[int, Field(ge=0, le=8)] = 3
+    """a whole number of MTP tokens from 0 (off) to 8"""
+    tool_calling: bool = True
+    """true or false"""
+    reasoning: bool = True
+    """true or false"""
+    load_format: Literal["auto", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer"] = "auto"
+    """auto, safetensors, fastsafetensors, instanttensor or runai_streamer"""
+    env: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], str] = {}
+    """a map of environment variables, names in capitals and values in quotes"""
+
+
+class StackConfig(_Model):
+    """Everything a stack file says. `region` is the stack's `aws:region`."""
+
+    region: str | None = None
+    """an AWS region such as us-east-1"""
+    cluster: Annotated[EksClusterConfig | ExistingClusterConfig, Field(discriminator="kind")]
+    """a map that begins with kind: eks or kind: existing"""
+    node_pools: Annotated[dict[Name, NodePoolConfig], Field(min_length=1)]
+    """a map from a pool's name to its settings, with at least one pool"""
+    workloads: Annotated[dict[Name, WorkloadConfig], Field(min_length=1)]
+    """a map from a workload's name to its settings, with at least one workload"""
+
+
+def parse(settings: Mapping[str, object], where: str = "config") -> StackConfig:
+    """Return the configuration of a stack; `settings` are its keys with their namespaces, as in a stack file.
+
+    Raises `ConfigError` with one sentence for each problem; `where` begins each of them.
+    """
+    problems = list(_namespace_problems(settings))
+    own = {key.removeprefix(f"{PROJECT}:"): value for key, value in settings.items() if _is_own(key)}
+    if "aws:region" in settings:
+        own["region"] = settings["aws:region"]
+    try:
+        config = StackConfig.model_validate(own)
+    except ValidationError as error:
+        problems += sentences(error, StackConfig)
+    else:
+        problems += _contradictions(config)
+        if not problems:
+            return config
+    raise ConfigError([f"{where}: {problem}" for problem in problems])
+
+
+def _is_own(key: str) -> bool:
+    return key.startswith(f"{PROJECT}:")
+
+
+def _namespace_problems(settings: Mapping[str, object]) -> Iterator[str]:
+    for key in settings:
+        namespace, _, name = key.partition(":")
+        known = (*_PROVIDER_NAMESPACES, PROJECT)
+        if not name:
+            yield f"{key}: a key needs a namespace; write {PROJECT}:{key}"
+        elif namespace not in known:
+            yield f"{key}: {namespace} is not a known namespace; allowed are {listed(known)}{did_you_mean(namespace, known)}"
+
+
+# --- what single fields cannot say -----------------------------------------------------------------------------------
+
+
+def _contradictions(config: StackConfig) -> Iterator[str]:
+    for name, pool in config.node_pools.items():
+        path = f"nodePools.{name}"
+        if isinstance(config.cluster, EksClusterConfig):
+            yield from _eks_pool_problems(path, pool, config.cluster, config.region)
+        else:
+            yield from _existing_pool_problems(path, pool)
+    if isinstance(config.cluster, EksClusterConfig):
+        yield from _zone_problems(config.cluster, config.region)
+    for name, workload in config.workloads.items():
+        yield from _workload_problems(f"workloads.{name}", workload, config)
+    yield from _capacity_problems(config)
+
+
+def _zone_problems(cluster: EksClusterConfig, region: str | None) -> Iterator[str]:
+    if region is None:
+        yield "aws:region: missing; expected an AWS region such as us-east-1"
+        return
+    if region not in catalogue.regions():
+        known = sorted(catalogue.regions())
+        yield (
+            f"aws:region: {region!r} offers none of the catalogue's machines; "
+            f"allowed are {listed(known)}{did_you_mean(region, known)}"
+        )
+        return
+    prefix = catalogue.regions()[region]
+    for zone in cluster.availability_zone_ids:
+        if zone.rpartition("-")[0] != prefix:
+            yield f"cluster.availabilityZoneIds: {zone!r} is not a zone of {region}; its zone ids begin with {prefix}-az"
+    if len(set(cluster.availability_zone_ids)) < len(cluster.availability_zone_ids):
+        yield f"cluster.availabilityZoneIds: {list(cluster.availability_zone_ids)} names a zone twice; name each zone once"
+
+
+def _eks_pool_problems(path: str, pool: NodePoolConfig, cluster: EksClusterConfig, region: str | None) -> Iterator[str]:
+    offered = catalogue.instance_type(pool.instance_type).availability_zone_ids
+    prefix = catalogue.regions().get(region or "")
+    here = [zone for zone in offered if zone.rpartition("-")[0] == prefix]
+    zone = pool.availability_zone_id
+    if pool.capacity is None:
+        yield f"{path}.capacity: missing; expected {NodePoolConfig.model_fields['capacity'].description}"
+    if prefix and not here:
+        regions = catalogue.instance_type(pool.instance_type).regions
+        yield f"{path}.instanceType: {pool.instance_type} is not offered in {region}; it is in {listed(regions)}"
+    elif zone is None:
+        yield f"{path}.availabilityZoneId: missing; {pool.instance_type} is offered in {listed(here)}"
+    elif prefix and zone not in here:
+        yield (
+            f"{path}.availabilityZoneId: {zone!r} does not offer {pool.instance_type}; "
+            f"in {region} these do: {listed(here)}{did_you_mean(zone, here)}"
+        )
+    elif zone not in cluster.availability_zone_ids:
+        yield (
+            f"{path}.availabilityZoneId: {zone!r} is not one of the cluster's zones; "
+            f"add it to cluster.availabilityZoneIds, now {listed(cluster.availability_zone_ids)}"
+        )
+    release = pool.ami_release_version
+    if release is not None and not release.startswith(f"{cluster.kubernetes_version}."):
+        yield (
+            f"{path}.amiReleaseVersion: {release!r} is not a release for Kubernetes {cluster.kubernetes_version}; "
+            f"name one that begins with {cluster.kubernetes_version}., or leave it out"
+        )
+
+
+def _existing_pool_problems(path: str, pool: NodePoolConfig) -> Iterator[str]:
+    unused = {
+        "capacity": pool.capacity,
+        "availabilityZoneId": pool.availability_zone_id,
+        "amiReleaseVersion": pool.ami_release_version,
+    }
+    for field, value in unused.items():
+        if value is not None:
+            yield f"{path}.{field}: the nodes of an existing cluster are not provisioned here; leave {field} out"
+
+
+def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig) -> Iterator[str]:
+    if workload.node_pool not in config.node_pools:
+        pools = list(config.node_pools)
+        yield (
+            f"{path}.nodePool: there is no node pool {workload.node_pool!r}; "
+            f"defined are {listed(pools)}{did_you_mean(workload.node_pool, pools)}"
+        )
+    if workload.image is None and catalogue.engine(workload.vllm_version).digest is None:
+        with_digest = [row.version for row in catalogue.engines().values() if row.digest]
+        yield (
+            f"{path}.vllmVersion: no public image digest of vLLM {workload.vllm_version} is known; "
+            f"set {path}.image to your copy by digest, or use {listed(with_digest)}"
+        )
+
+
+def _capacity_problems(config: StackConfig) -> Iterator[str]:
+    for name, pool in config.node_pools.items():
+        users = {key: row.replicas for key, row in config.workloads.items() if row.node_pool == name}
+        if sum(users.values()) > pool.nodes:
+            asked = " + ".join(f"{replicas} of {key}" for key, replicas in users.items())
+            path = f"workloads.{next(iter(users))}.replicas"
+            yield (
+                f"{path}: {asked} replicas need {sum(users.values())} nodes (each takes a whole node), "
+                f"nodePools.{name}.nodes is {pool.nodes}; lower the replicas or raise the nodes"
+            )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a stack file, for editors (yaml-language-server)."""
+    schema = StackConfig.model_json_schema(by_alias=True)
+    properties = {f"{PROJECT}:{key}": schema["properties"][key] for key in _TOP_LEVEL}
+    properties["aws:region"] = {"type": "string", "enum": sorted(catalogue.regions())}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A stack file of glm-on-gpus",
+        "type": "object",
+        "properties": {
+            "config": {
+                "type": "object",
+                "properties": properties,
+                "required": [f"{PROJECT}:{key}" for key in _TOP_LEVEL],
+                "propertyNames": {"pattern": f"^({'|'.join((*_PROVIDER_NAMESPACES, PROJECT))}):"},
+            }
+        },
+        "$defs": schema["$defs"],
+    }

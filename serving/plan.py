@@ -1,0 +1,272 @@
+"""StackConfig -> Plan: everything that components need, derived once.
+
+A plan is complete even if rules refuse it, so that a report can show the numbers beside the refusals. Components do no
+arithmetic and read no configuration: what they need stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from serving import catalogue
+from serving.catalogue import Checkpoint, EfaSlot, InstanceType
+from serving.command import CACHES_MOUNT, PORT, EngineSettings, command, default_kv_cache_dtype, environment
+from serving.config import EksClusterConfig, ExistingClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
+from serving.cost import Cost, pool_cost
+from serving.facts import WorkloadFacts, from_command
+from serving.memory import MemoryBreakdown, breakdown, decode_scratch_gib, largest_captured_batch
+from serving.rules import DECODE_SCRATCH_LIMIT_GIB, Verdict, Violation, judge, violations
+from serving.timing import Timing, timing
+
+GPU_RESOURCE = "nvidia.com/gpu"
+GPU_TAINT_VALUE = "present"  # the value that NVIDIA's own charts tolerate
+NODE_POOL_LABEL = "glm-on-gpus/node-pool"
+
+# The node's RAID0 array. It exists only where the array is mounted, so a pod that names it cannot land on root EBS.
+NODE_DISK = "/mnt/k8s-disks/0"
+
+# A replica has its node to itself; the tenth is for the kubelet's daemons and theirs.
+_NODE_SHARE_PERCENT = 90
+
+# vLLM's tensor-parallel workers exchange messages through /dev/shm; its own LeaderWorkerSet example gives them 15 GiB.
+_SHARED_MEMORY_GIB = 16
+
+
+@dataclass(frozen=True)
+class NodePoolPlan:
+    """A pool of GPU machines. `taint` is (key, value) with effect NoSchedule."""
+
+    name: str
+    instance: InstanceType
+    nodes: int
+    zone_id: str | None
+    capacity: str | None
+    reservation_id: str | None
+    efa_slots: tuple[EfaSlot, ...]
+    root_volume_gib: int
+    ami_release_version: str | None
+    labels: Mapping[str, str]
+    taint: tuple[str, str]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class PodResources:
+    """What one replica's container asks for: milli-CPU, MiB of memory, GPUs; GiB of shared memory."""
+
+    cpu_millis: int
+    memory_mib: int
+    gpus: int
+    shared_memory_gib: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How new pods replace old ones. `stops_serving_seconds` is 0 if some replica serves throughout."""
+
+    strategy: Literal["RollingUpdate", "Recreate"]
+    max_surge: int
+    max_unavailable: int
+    stops_serving_seconds: int
+
+
+@dataclass(frozen=True)
+class WorkloadPlan:
+    """A model served by vLLM, with everything its Kubernetes objects say."""
+
+    name: str
+    namespace: str
+    node_pool: str
+    checkpoint: Checkpoint
+    revision: str
+    image: str
+    engine_version: str
+    replicas: int
+    nodes_per_replica: int
+    tensor_parallel_size: int
+    max_model_len: int
+    max_num_seqs: int
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    port: int
+    cache_path: str
+    resources: PodResources
+    node_selector: Mapping[str, str]
+    taint: tuple[str, str]
+    rollout: Rollout
+    timing: Timing
+    memory: MemoryBreakdown
+    facts: WorkloadFacts
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole stack: its cluster, pools, workloads, and what the rules say."""
+
+    stack: str
+    region: str | None
+    cluster: EksClusterConfig | ExistingClusterConfig
+    node_pools: Mapping[str, NodePoolPlan]
+    workloads: Mapping[str, WorkloadPlan]
+
+    @property
+    def violations(self) -> list[Violation]:
+        """Every refusal, workload by workload in the table's order."""
+        return [refusal for row in self.workloads.values() for refusal in violations(row.verdicts)]
+
+    @property
+    def cost(self) -> Cost:
+        """All pools together; without a figure if one pool has none."""
+        rates = [pool.cost.hourly_usd for pool in self.node_pools.values()]
+        known = [rate for rate in rates if rate is not None]
+        total = sum(known) if len(known) == len(rates) else None
+        return Cost(total, "GPU nodes only: control plane, system nodes, NAT and traffic come on top")
+
+
+def build(config: StackConfig, stack: str) -> Plan:
+    """Derive the plan of a stack. Never refuses: `violations` says what the rules refuse."""
+    pools = {name: _node_pool(name, row, config) for name, row in config.node_pools.items()}
+    used = {name: sum(row.replicas for row in config.workloads.values() if row.node_pool == name) for name in pools}
+    workloads = {
+        name: _workload(name, row, pools[row.node_pool], pools[row.node_pool].nodes - used[row.node_pool])
+        for name, row in config.workloads.items()
+    }
+    return Plan(stack, config.region, config.cluster, pools, workloads)
+
+
+def _node_pool(name: str, pool: NodePoolConfig, config: StackConfig) -> NodePoolPlan:
+    instance = catalogue.instance_type(pool.instance_type)
+    release = pool.ami_release_version
+    if release is None and isinstance(config.cluster, EksClusterConfig):
+        release = catalogue.kubernetes_version(config.cluster.kubernetes_version).ami_release_version
+    capacity = pool.capacity.kind if pool.capacity else None
+    return NodePoolPlan(
+        name=name,
+        instance=instance,
+        nodes=pool.nodes,
+        zone_id=pool.availability_zone_id,
+        capacity=capacity,
+        reservation_id=getattr(pool.capacity, "reservation_id", None),
+        efa_slots=instance.efa_interfaces if pool.efa else (),
+        root_volume_gib=pool.root_volume_gib,
+        ami_release_version=release,
+        labels={
+            # The AMI sets this label only from Kubernetes 1.35 on; the device plugin selects on it.
+            "nvidia.com/gpu.present": "true",
+            "accelerator.nvidia.com/class": accelerator_class(instance),
+            NODE_POOL_LABEL: name,
+        },
+        taint=(GPU_RESOURCE, GPU_TAINT_VALUE),
+        cost=pool_cost(instance, pool.nodes, config.region, capacity),
+    )
+
+
+def accelerator_class(instance: InstanceType) -> str:
+    """Return the cookbook's label for a machine: h200-8gpu, b200-8gpu."""
+    return f"{instance.gpu.name.lower()}-{instance.gpus}gpu"
+
+
+def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: int) -> WorkloadPlan:
+    checkpoint = catalogue.checkpoint_for(row.model, row.precision)
+    engine = catalogue.engine(row.vllm_version)
+    image = row.image or f"{catalogue.image('vllm').repository}@{engine.digest}"
+    times = timing(checkpoint, row.replicas)
+    settings = EngineSettings(
+        checkpoint=checkpoint,
+        revision=row.revision or checkpoint.revision,
+        gpu=pool.instance.gpu,
+        tensor_parallel_size=pool.instance.gpus,
+        max_model_len=row.max_model_len,
+        max_num_seqs=row.max_num_seqs or derived_max_num_seqs(row.speculative_tokens, row.max_model_len),
+        max_num_batched_tokens=row.max_num_batched_tokens,
+        gpu_memory_utilization=row.gpu_memory_utilization,
+        kv_cache_dtype=row.kv_cache_dtype or default_kv_cache_dtype(pool.instance.gpu),
+        speculative_tokens=row.speculative_tokens,
+        tool_calling=row.tool_calling,
+        reasoning=row.reasoning,
+        load_format=row.load_format,
+        shutdown_timeout_seconds=times.shutdown_timeout_seconds,
+        engine_ready_timeout_seconds=times.engine_ready_timeout_seconds,
+        cache_path=cache_path(name, image),
+    )
+    argv = command(settings)
+    env = {**environment(settings), **row.env}
+    facts = from_command(name, argv, env, image, pool.instance, engine=engine)
+    if facts.shape is None:  # both come from the catalogue here
+        raise AssertionError(f"workload {name}: engine or checkpoint is not in the catalogue")
+    return WorkloadPlan(
+        name=name,
+        namespace=name,
+        node_pool=pool.name,
+        checkpoint=checkpoint,
+        revision=settings.revision,
+        image=image,
+        engine_version=engine.version,
+        replicas=row.replicas,
+        nodes_per_replica=facts.nodes_per_replica,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        command=argv,
+        env=env,
+        port=PORT,
+        cache_path=settings.cache_path,
+        resources=_resources(pool.instance),
+        node_selector=_node_selector(pool),
+        taint=pool.taint,
+        rollout=_rollout(row.replicas, spare_nodes, times),
+        timing=times,
+        memory=breakdown(facts.shape),
+        facts=facts,
+        verdicts=tuple(judge(facts)),
+    )
+
+
+def derived_max_num_seqs(speculative_tokens: int, max_model_len: int) -> int:
+    """Return the most requests whose decode step stays inside the largest CUDA graph and within the safe scratch.
+
+    Inside the graph the indexer's logits are in vLLM's own profile; beyond it nothing counts them (rule decode-scratch).
+    """
+    tokens = 1 + speculative_tokens
+    in_graph = largest_captured_batch(speculative_tokens) // tokens
+    in_scratch = int(DECODE_SCRATCH_LIMIT_GIB / decode_scratch_gib(1, speculative_tokens, max_model_len))
+    return max(min(in_graph, in_scratch), 1)
+
+
+def cache_path(workload: str, image: str) -> str:
+    """Return the folder for compiled code inside the container: one for an image's digest and a pod's slot on its node.
+
+    A replica takes a whole node, so every node has one slot of a workload.
+    """
+    digest = image.rpartition("@sha256:")[2][:12]
+    return f"{CACHES_MOUNT}/{digest}/{workload}-0"
+
+
+def _rollout(replicas: int, spare_nodes: int, times: Timing) -> Rollout:
+    """Choose the strategy from spare capacity: a replica takes a whole node, so a surge pod needs a spare one."""
+    if spare_nodes > 0:
+        return Rollout("RollingUpdate", max_surge=1, max_unavailable=0, stops_serving_seconds=0)
+    if replicas > 1:
+        return Rollout("RollingUpdate", max_surge=0, max_unavailable=1, stops_serving_seconds=0)
+    stops = times.termination_grace_period_seconds + times.expected_restart_seconds
+    return Rollout("Recreate", max_surge=0, max_unavailable=1, stops_serving_seconds=stops)
+
+
+def _resources(instance: InstanceType) -> PodResources:
+    return PodResources(
+        cpu_millis=instance.allocatable_cpu_millis * _NODE_SHARE_PERCENT // 100 // 1000 * 1000,
+        memory_mib=instance.allocatable_memory_mib * _NODE_SHARE_PERCENT // 100 // 1024 * 1024,
+        gpus=instance.gpus,
+        shared_memory_gib=_SHARED_MEMORY_GIB,
+    )
+
+
+def _node_selector(pool: NodePoolPlan) -> dict[str, str]:
+    """Return the labels a replica selects; on an existing cluster only the machine's class, which its owner labels."""
+    keys = ["accelerator.nvidia.com/class"]
+    if pool.capacity is not None:
+        keys.append(NODE_POOL_LABEL)
+    return {key: pool.labels[key] for key in keys}

@@ -1,0 +1,269 @@
+"""A plan for people and programs: JSON, Markdown (plain text that reads well in a pull request), and rich in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pydantic.alias_generators import to_camel
+
+from serving.cost import Cost
+from serving.plan import NodePoolPlan, Plan, WorkloadPlan
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+
+_BAR_CELLS = 60
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Return the plan as plain data with camelCase keys, the interface for other programs."""
+    return {
+        "stack": plan.stack,
+        "hourlyUsd": plan.cost.hourly_usd,
+        "nodePools": {name: _pool_json(pool) for name, pool in plan.node_pools.items()},
+        "workloads": {name: _workload_json(row) for name, row in plan.workloads.items()},
+        "violations": [_camel(asdict(violation)) for violation in plan.violations],
+    }
+
+
+def _pool_json(pool: NodePoolPlan) -> dict[str, Any]:
+    return {
+        "instanceType": pool.instance.name,
+        "nodes": pool.nodes,
+        "gpusPerNode": pool.instance.gpus,
+        "hourlyUsd": pool.cost.hourly_usd,
+    }
+
+
+def _workload_json(row: WorkloadPlan) -> dict[str, Any]:
+    memory = row.memory
+    return {
+        "checkpoint": row.checkpoint.repository,
+        "revision": row.revision,
+        "image": row.image,
+        "engineVersion": row.engine_version,
+        "replicas": row.replicas,
+        "nodesPerReplica": row.nodes_per_replica,
+        "tensorParallelSize": row.tensor_parallel_size,
+        "command": list(row.command),
+        "env": dict(row.env),
+        "memory": {
+            "usableGiB": round(memory.usable_gib, 3),
+            "weightsGiB": round(memory.weights_gib, 3),
+            "overheadGiB": round(memory.overhead_gib, 3),
+            "kvPoolGiB": round(memory.kv_pool_gib, 3),
+            "kvBytesPerToken": memory.kv_bytes_per_token,
+            "kvPoolTokens": memory.kv_pool_tokens,
+            "maxModelLen": row.max_model_len,
+            "maxNumSeqs": row.max_num_seqs,
+            "fullLengthRequests": round(memory.full_length_requests, 3),
+        },
+        "timing": _camel(asdict(row.timing)),
+    }
+
+
+def _camel(row: dict[str, Any]) -> dict[str, Any]:
+    return {to_camel(key): value for key, value in row.items()}
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def as_markdown(plan: Plan) -> str:
+    """Return the plan as Markdown: for a pull request's comment, and for a pipe."""
+    return "\n".join(_markdown(plan)) + "\n"
+
+
+def _markdown(plan: Plan) -> Iterator[str]:
+    yield f"# Plan of stack {plan.stack}: {'refused' if plan.violations else 'accepted'}"
+    yield ""
+    yield "| node pool | machines | capacity | USD an hour | USD a month | price |"
+    yield "|---|---|---|---:|---:|---|"
+    for name, pool in plan.node_pools.items():
+        cost = pool.cost
+        yield f"| {name} | {_machines(pool)} | {pool.capacity or 'existing'} | {_hourly(cost)} | {_monthly(cost)} | {cost.note} |"
+    yield f"| **all** | | | **{_hourly(plan.cost)}** | **{_monthly(plan.cost)}** | {plan.cost.note} |"
+    for row in plan.workloads.values():
+        yield ""
+        yield from _workload_markdown(row)
+
+
+def _workload_markdown(row: WorkloadPlan) -> Iterator[str]:
+    memory = row.memory
+    yield f"## Workload {row.name}"
+    yield ""
+    for label, value in _summary(row):
+        yield f"- {label}: {value}"
+    yield ""
+    yield f"One GPU, {memory.usable_gib:.1f} GiB: `{''.join(letter * cells for letter, cells in _cells(row))}`"
+    yield "(W weights, O overhead, K KV cache, . outside vLLM's share)"
+    yield ""
+    yield "| share | GiB | what |"
+    yield "|---|---:|---|"
+    for kind, name, gib, meaning in _terms(row):
+        yield f"| {kind}: {name} | {gib:.2f} | {meaning} |"
+    yield ""
+    yield "| rule | verdict | why |"
+    yield "|---|---|---|"
+    for rule, passed, why in _verdicts(row):
+        yield f"| {rule} | {'passed' if passed else '**refused**'} | {why} |"
+
+
+# --- shared by both forms ------------------------------------------------------------------------------------------------
+
+
+def _machines(pool: NodePoolPlan) -> str:
+    return f"{pool.nodes} x {pool.instance.name} ({pool.instance.shape})"
+
+
+def _hourly(cost: Cost) -> str:
+    return "unknown" if cost.hourly_usd is None else f"{cost.hourly_usd:,.2f}"
+
+
+def _monthly(cost: Cost) -> str:
+    return "unknown" if cost.monthly_usd is None else f"{cost.monthly_usd:,.0f}"
+
+
+def _summary(row: WorkloadPlan) -> Iterator[tuple[str, str]]:
+    memory = row.memory
+    yield "model", f"{row.checkpoint.repository} at {row.revision}"
+    yield "engine", f"vLLM {row.engine_version}, {row.image}"
+    yield "replicas", f"{row.replicas} on pool {row.node_pool}, tensor parallel size {row.tensor_parallel_size}"
+    yield (
+        "KV cache",
+        f"{memory.kv_pool_gib:.1f} GiB, {memory.kv_pool_tokens:,} tokens at {memory.kv_bytes_per_token:,} B each",
+    )
+    yield (
+        "requests",
+        f"{memory.full_length_requests:.2f} of {row.max_model_len:,} tokens at once for each replica, "
+        f"at most {row.max_num_seqs} running",
+    )
+    yield "first start", f"about {_minutes(row.timing.expected_start_seconds)}, of it {_start_parts(row)}"
+    yield "rollout", _rollout(row)
+
+
+def _start_parts(row: WorkloadPlan) -> str:
+    times = row.timing
+    return (
+        f"{_minutes(times.expected_fetch_seconds)} to fetch, {_minutes(times.expected_load_seconds)} to load, "
+        f"{_minutes(times.expected_engine_start_seconds)} to start the engine"
+    )
+
+
+def _rollout(row: WorkloadPlan) -> str:
+    rollout = row.rollout
+    if rollout.strategy == "Recreate":
+        return f"Recreate: no spare node, serving stops for about {_minutes(rollout.stops_serving_seconds)}"
+    if rollout.max_surge:
+        return "RollingUpdate: the new pod starts on a spare node first"
+    return f"RollingUpdate: one of {row.replicas} replicas at a time"
+
+
+def _minutes(seconds: int) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds} s"
+
+
+def _cells(row: WorkloadPlan) -> list[tuple[str, int]]:
+    """Split the bar into letters and cells; shares that would be negative take none, and the bar never overflows."""
+    memory = row.memory
+    shares = [("W", memory.weights_gib), ("O", memory.overhead_gib), ("K", max(memory.kv_pool_gib, 0.0))]
+    cells: list[tuple[str, int]] = []
+    left = _BAR_CELLS
+    for letter, gib in shares:
+        taken = min(round(gib / memory.usable_gib * _BAR_CELLS), left)
+        cells.append((letter, taken))
+        left -= taken
+    return [*cells, (".", left)]
+
+
+def _terms(row: WorkloadPlan) -> Iterator[tuple[str, str, float, str]]:
+    memory = row.memory
+    for term in memory.weights:
+        yield "weights", term.name, term.gib, term.meaning
+    for term in memory.overhead:
+        yield "overhead", term.name, term.gib, term.meaning
+    yield "KV cache", "pool", memory.kv_pool_gib, "what is left of vLLM's share"
+    yield (
+        "free",
+        "outside vLLM's share",
+        memory.free_gib,
+        "CUDA context, NCCL, graphs beyond their estimate, prefill scratch",
+    )
+
+
+def _verdicts(row: WorkloadPlan) -> Iterator[tuple[str, bool, str]]:
+    for verdict in row.verdicts:
+        why = verdict.outcome.why
+        if not verdict.outcome.passed:
+            why = f"{why}. To do: {verdict.rule.remedy}. Source: {verdict.rule.source}"
+        yield verdict.rule.id, verdict.outcome.passed, why
+
+
+def refusal(plan: Plan) -> str:
+    """Return the refusals as text: one line each, for an error message."""
+    lines = [f"workloads.{v.workload}: {v.rule}: {v.message}. To do: {v.remedy}." for v in plan.violations]
+    return f"stack {plan.stack} is refused:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+# --- rich ------------------------------------------------------------------------------------------------------------------
+
+_COLOURS = {"W": "blue", "O": "yellow", "K": "green", ".": "bright_black"}
+
+
+def as_rich(plan: Plan) -> Group:
+    """Return the plan for a terminal."""
+    from rich.console import Group  # noqa: PLC0415 (costs a tenth of a second, JSON does not need it)
+
+    return Group(_pools_rich(plan), *(part for row in plan.workloads.values() for part in _workload_rich(row)))
+
+
+def _pools_rich(plan: Plan) -> RenderableType:
+    from rich.table import Table  # noqa: PLC0415
+
+    verdict = "[red]refused[/]" if plan.violations else "[green]accepted[/]"
+    table = Table(title=f"Stack [bold]{plan.stack}[/]: {verdict}", title_justify="left", expand=True)
+    for heading in ("node pool", "machines", "capacity"):
+        table.add_column(heading)
+    table.add_column("USD an hour", justify="right")
+    table.add_column("USD a month", justify="right")
+    table.add_column("price", ratio=1, style="dim")
+    for name, pool in plan.node_pools.items():
+        cost = pool.cost
+        table.add_row(name, _machines(pool), pool.capacity or "existing", _hourly(cost), _monthly(cost), cost.note)
+    table.add_section()
+    table.add_row("all", "", "", f"[bold]{_hourly(plan.cost)}[/]", f"[bold]{_monthly(plan.cost)}[/]", plan.cost.note)
+    return table
+
+
+def _workload_rich(row: WorkloadPlan) -> Iterator[RenderableType]:
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.rule import Rule  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    yield Padding(Rule(f"workload {row.name}", align="left"), (1, 0, 0, 0))
+    summary = Table.grid(padding=(0, 2))
+    for label, value in _summary(row):
+        summary.add_row(f"[dim]{label}[/]", Text(value, overflow="fold"))
+    yield summary
+    bar = Text(f"one GPU, {row.memory.usable_gib:.1f} GiB  ")
+    for letter, cells in _cells(row):
+        bar.append("█" * cells, style=_COLOURS[letter])
+    yield Padding(bar, (1, 0))
+    terms = Table(box=None, padding=(0, 2))
+    terms.add_column("")
+    terms.add_column("share")
+    terms.add_column("GiB", justify="right")
+    terms.add_column("what", style="dim")
+    letters = {"weights": "W", "overhead": "O", "KV cache": "K", "free": "."}
+    for kind, name, gib, meaning in _terms(row):
+        terms.add_row(Text("■", style=_COLOURS[letters[kind]]), f"{kind}: {name}", f"{gib:.2f}", meaning)
+    yield terms
+    rules = Table(box=None, padding=(0, 2))
+    rules.add_column("rule")
+    rules.add_column("why", ratio=1)
+    for rule, passed, why in _verdicts(row):
+        rules.add_row(Text(f"{'✓' if passed else '✗'} {rule}", style="green" if passed else "bold red"), Text(why))
+    yield Padding(rules, (1, 0, 0, 0))

@@ -1,0 +1,35 @@
+"""Errors a person can act on: which names are allowed, and which one was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Bad input. Its text is one sentence: where, what was given, what is allowed, what to do."""
+
+
+class UnknownKeyError(InputError):
+    """A name that the catalogue or the stack file does not have."""
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str | None:
+    """Return the allowed name closest in spelling to the given one, or None if none is close."""
+    folded = {name.casefold(): name for name in allowed}
+    matches = get_close_matches(given.casefold(), folded, n=1, cutoff=0.6)
+    return folded[matches[0]] if matches else None
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean X?` or nothing, to be put behind a sentence about an unknown name."""
+    match = nearest(given, allowed)
+    return f"; did you mean {match}?" if match else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as `a, b or c`."""
+    items = list(names)
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} or {items[-1]}"

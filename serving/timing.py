@@ -1,0 +1,101 @@
+"""The one timing model: everything that waits for a load or a drain is derived here, in seconds.
+
+fetch + load + engine start -> VLLM_ENGINE_READY_TIMEOUT_S <= startup probe budget <= progressDeadlineSeconds
+                            -> Pulumi's customTimeouts
+preStop + --shutdown-timeout + margin = terminationGracePeriodSeconds <= a node's drain (15 minutes)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serving.catalogue import Checkpoint
+
+# 755 GB in 141 shards with the default loader took 10 m 20 s on 8xB200 under Kubernetes (vllm#46367).
+_LOAD_BYTES_PER_SECOND = 755e9 / 620
+
+# A first download from Hugging Face took 30 to 60 minutes for ~680 GB on p5en (awslabs awsome-distributed-ai); a tuned one
+# 13 minutes. The slow end is the budget, the fast end what the timeline shows.
+_FETCH_BYTES_PER_SECOND_SLOW = 680e9 / 3600
+_FETCH_BYTES_PER_SECOND_FAST = 755e9 / (13 * 60)
+
+# SHA-256 of every file, sixteen at a time, at 1 GB/s in all: a budget. A single core with SHA extensions does more.
+_VERIFY_BYTES_PER_SECOND = 1e9
+
+_ENGINE_START_SECONDS = 375  # cold caches (sc13912/eks-vllm-glm52-dlc-fsx); 60 with warm ones
+
+# Three times the expected start: 49 minutes for the FP8 checkpoint. Published budgets for it are 45 (llm-d's manifest)
+# and 50 minutes (smg-project/smg#2552).
+_START_FACTOR = 3
+
+_PROBE_PERIOD_SECONDS = 10
+_AFTER_ENGINE_TIMEOUT_SECONDS = 60  # vLLM's own words about a start that timed out come before the kubelet's kill
+_SCHEDULING_SECONDS = 300  # image pull and scheduling before the first container runs
+
+_PRE_STOP_SECONDS = 15  # until endpoints have forgotten the pod (llm-d's drain component)
+_SHUTDOWN_TIMEOUT_SECONDS = 300  # vLLM finishes running requests (vLLM blog; llm-d uses 45)
+_DRAIN_MARGIN_SECONDS = 30
+NODE_DRAIN_SECONDS = 15 * 60  # EKS evicts for 15 minutes, then the update fails
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds, for one workload. Expected times feed the timeline, budgets feed Kubernetes and Pulumi."""
+
+    expected_fetch_seconds: int
+    expected_load_seconds: int
+    expected_engine_start_seconds: int
+    fetch_budget_seconds: int
+    engine_ready_timeout_seconds: int
+    startup_probe_period_seconds: int
+    startup_probe_failures: int
+    progress_deadline_seconds: int
+    await_seconds: int
+    pre_stop_seconds: int
+    shutdown_timeout_seconds: int
+    termination_grace_period_seconds: int
+    delete_seconds: int
+
+    @property
+    def startup_budget_seconds(self) -> int:
+        """How long the startup probe lets the engine take."""
+        return self.startup_probe_period_seconds * self.startup_probe_failures
+
+    @property
+    def expected_start_seconds(self) -> int:
+        """From an empty node to the first answer, as expected."""
+        return self.expected_fetch_seconds + self.expected_load_seconds + self.expected_engine_start_seconds
+
+    @property
+    def expected_restart_seconds(self) -> int:
+        """From a stopped pod to the first answer when the weights are on the node."""
+        return self.expected_load_seconds + self.expected_engine_start_seconds
+
+
+def timing(checkpoint: Checkpoint, replicas: int) -> Timing:
+    """Return the times of a workload. Replicas are replaced one after the other, so the await counts each."""
+    load = round(checkpoint.bytes / _LOAD_BYTES_PER_SECOND)
+    engine_ready = _up_to_minute(_START_FACTOR * (load + _ENGINE_START_SECONDS))
+    startup = engine_ready + _AFTER_ENGINE_TIMEOUT_SECONDS
+    fetch = _up_to_minute(checkpoint.bytes / _FETCH_BYTES_PER_SECOND_SLOW + checkpoint.bytes / _VERIFY_BYTES_PER_SECOND)
+    progress = _SCHEDULING_SECONDS + fetch + startup
+    grace = _PRE_STOP_SECONDS + _SHUTDOWN_TIMEOUT_SECONDS + _DRAIN_MARGIN_SECONDS
+    return Timing(
+        expected_fetch_seconds=round(checkpoint.bytes / _FETCH_BYTES_PER_SECOND_FAST),
+        expected_load_seconds=load,
+        expected_engine_start_seconds=_ENGINE_START_SECONDS,
+        fetch_budget_seconds=fetch,
+        engine_ready_timeout_seconds=engine_ready,
+        startup_probe_period_seconds=_PROBE_PERIOD_SECONDS,
+        startup_probe_failures=startup // _PROBE_PERIOD_SECONDS,
+        progress_deadline_seconds=progress,
+        await_seconds=replicas * (progress + grace),
+        pre_stop_seconds=_PRE_STOP_SECONDS,
+        shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_SECONDS,
+        termination_grace_period_seconds=grace,
+        delete_seconds=grace + _SCHEDULING_SECONDS,
+    )
+
+
+def _up_to_minute(seconds: float) -> int:
+    return int(-(-seconds // 60)) * 60
