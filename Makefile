@@ -1,0 +1,58 @@
+# Everything sets itself up: .venv/ in this folder, built tools and large environments in the user's cache folder, keyed by
+# their locks. Needed on the machine: Python 3.11 or later, make, and the package registries.
+PYTHON ?= python3
+STACK ?= prod
+UV := 0.13.9
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help rehearse test lint format unit rehearsal-tests serving-tests engine-tests bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+rehearse: $(READY) ## rehearse `pulumi up --stack $(STACK)` on a real control plane; STACK=dev, ARGS="--keep --set PATH=VALUE"
+	@$(BIN)/python -m rehearsal up --stack $(STACK) $(ARGS)
+
+test: lint unit rehearsal-tests serving-tests engine-tests ## lint and every tier of tests
+
+lint: $(READY) ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+
+format: $(READY) ## rewrite the code in its style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+unit: $(READY) ## tiers unit and graph: pure knowledge, and the program under Pulumi's mocks
+	@$(BIN)/python -m pytest
+
+rehearsal-tests: $(READY) ## tier rehearsal: the real control plane
+	@$(BIN)/python -m pytest tests/rehearsal
+
+serving-tests: $(READY) ## tier serving: vLLM's own argument parser
+	@$(BIN)/python -m pytest tests/serving
+
+engine-tests: $(READY) ## tier engine: the real Pulumi CLI, where there is one
+	@if command -v pulumi >/dev/null; then $(BIN)/python -m pytest tests/engine; \
+	else echo "*** TIER engine DID NOT RUN: there is no pulumi on PATH. Install the Pulumi CLI to run it. ***"; fi
+
+bench: $(READY) ## how long a plan and a preview take, as ratios to their floor
+	@$(BIN)/python -m tests.bench
+
+lock: $(READY) ## resolve requirements*.in again
+	@$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes requirements.in -o requirements.txt
+	@$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes requirements-dev.in -o requirements-dev.txt
+
+clean: ## remove what was set up in this folder
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+
+$(READY): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the locked Python packages into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements-dev.txt
+	@touch $@
