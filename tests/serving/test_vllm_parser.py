@@ -1,0 +1,177 @@
+"""The command of every stack is one that vLLM takes: asked of vLLM's own argument parser, of the pinned version."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.vllm_parser import Verdict, locked_version
+
+STACKS = ("dev", "prod")
+# The FP8 cache type that each stack's GPUs have an attention backend for (vLLM 0.31.0, v1/attention/backends/mla:
+# flashmla_sparse.py for Hopper, flashinfer_mla_sparse.py for Blackwell). `auto` would be BF16 on both.
+KV_CACHE_DTYPE = {"dev": "fp8", "prod": "fp8_e4m3"}
+
+Command = list[str]
+
+ACCEPTED: Command = [
+    *("vllm", "serve", "zai-org/GLM-5.2-FP8", "--served-model-name", "glm-5.2-fp8"),
+    *("--max-model-len", "131072", "--kv-cache-dtype", "fp8"),
+    *("--speculative-config", '{"method":"mtp","num_speculative_tokens":3}', "--shutdown-timeout", "300"),
+    *("--enable-auto-tool-choice", "--tool-call-parser", "glm47", "--reasoning-parser", "glm45"),
+]
+"""What the refused commands are made of: each differs in one thing only."""
+
+
+def _with(flag: str, value: str) -> Callable[[Command], Command]:
+    """Give one flag of a command another value."""
+
+    def change(command: Command) -> Command:
+        at = command.index(flag) + 1
+        return [*command[:at], value, *command[at + 1 :]]
+
+    return change
+
+
+def _misspelt(flag: str, misspelling: str) -> Callable[[Command], Command]:
+    return lambda command: [misspelling if word == flag else word for word in command]
+
+
+def _without(flag: str, words: int) -> Callable[[Command], Command]:
+    """Drop a flag and the values that follow it, `words` in all."""
+
+    def change(command: Command) -> Command:
+        at = command.index(flag)
+        return [*command[:at], *command[at + words :]]
+
+    return change
+
+
+REFUSED: dict[str, tuple[Callable[[Command], Command], str]] = {
+    "misspelt flag": (
+        _misspelt("--max-model-len", "--max-modle-len"),
+        "unrecognized arguments: --max-modle-len 131072",
+    ),
+    "flag of an older release": (lambda command: [*command, "--disable-log-requests"], "unrecognized arguments: "),
+    "KV cache type": (_with("--kv-cache-dtype", "fp8_e4m4"), "argument --kv-cache-dtype: invalid choice: 'fp8_e4m4'"),
+    "unit in a number": (_with("--shutdown-timeout", "5m"), "argument --shutdown-timeout: invalid int value: '5m'"),
+    "tool parser": (_with("--tool-call-parser", "glm99"), "Tool parser 'glm99' not found"),
+    "reasoning parser": (_with("--reasoning-parser", "glm99"), "Reasoning parser 'glm99' not found"),
+    "tool choice without parser": (
+        _without("--tool-call-parser", 2),
+        "Error: --enable-auto-tool-choice requires --tool-call-parser",
+    ),
+    "speculation: no JSON": (
+        _with("--speculative-config", "{method: mtp}"),
+        "argument --speculative-config/-sc: Value {method: mtp} cannot be converted",
+    ),
+    "speculation: no object": (_with("--speculative-config", "[3]"), "--speculative-config: [3] is not a JSON object"),
+    "speculation: key": (
+        _with("--speculative-config", '{"method":"mtp","num_speculative_token":3}'),
+        "--speculative-config: unknown key 'num_speculative_token'",
+    ),
+    "speculation: method": (
+        _with("--speculative-config", '{"method":"mpt","num_speculative_tokens":3}'),
+        "--speculative-config: method='mpt': Input should be",
+    ),
+    "speculation: tokens": (
+        _with("--speculative-config", '{"method":"mtp","num_speculative_tokens":0}'),
+        "--speculative-config: num_speculative_tokens=0: Input should be greater than 0",
+    ),
+    "no model": (lambda command: [*command[:2], *command[3:]], "`model` should be provided as the first positional"),
+    "not vllm serve": (lambda command: ["vllm", "server", *command[2:]], "expected a command that starts with"),
+}
+"""By name: what is done to ACCEPTED, and what vLLM then says, in part."""
+
+
+def _workload(stack: str) -> Mapping[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "serving", "plan", "--stack", stack, "--format", "json"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"the plan of {stack} is refused:\n{done.stdout}{done.stderr}"
+    workload: Mapping[str, Any] = json.loads(done.stdout)["workloads"]["glm"]
+    return workload
+
+
+@pytest.fixture(scope="module")
+def workloads() -> Mapping[str, Mapping[str, Any]]:
+    """The planned workload of each stack, by the interface that everything else reads."""
+    return {stack: _workload(stack) for stack in STACKS}
+
+
+@pytest.fixture(scope="module")
+def verdicts(
+    workloads: Mapping[str, Mapping[str, Any]],
+    ask_vllm: Callable[[Sequence[Sequence[str]]], list[Verdict]],
+) -> Mapping[str, Verdict]:
+    """All of this module's questions at once: importing vLLM costs far more than each of them."""
+    commands = {stack: list[str](workloads[stack]["command"]) for stack in STACKS}
+    commands["accepted"] = ACCEPTED
+    for name, (change, _) in REFUSED.items():
+        commands[name] = change(ACCEPTED)
+    return dict(zip(commands, ask_vllm(list(commands.values())), strict=True))
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_vllm_takes_the_command_and_reads_what_the_plan_says(
+    stack: str, workloads: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, Verdict]
+) -> None:
+    workload, verdict = workloads[stack], verdicts[stack]
+    assert verdict.error is None
+    assert verdict.accepted
+    planned = {
+        "model_tag": workload["checkpoint"],
+        "revision": workload["revision"],
+        "tensor_parallel_size": workload["tensorParallelSize"],
+        "max_model_len": workload["memory"]["maxModelLen"],
+        "max_num_seqs": workload["memory"]["maxNumSeqs"],
+        "kv_cache_dtype": KV_CACHE_DTYPE[stack],
+        "load_format": "auto",
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": "glm47",
+        "reasoning_parser": "glm45",
+        "port": 8000,
+    }
+    assert {dest: verdict.values.get(dest) for dest in planned} == planned
+    speculation = verdict.values["speculative_config"]
+    assert speculation["method"] == "mtp"
+    assert speculation["num_speculative_tokens"] >= 1
+    assert 0.0 < verdict.values["gpu_memory_utilization"] < 1.0
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_flag_is_spelt_out(
+    stack: str, workloads: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, Verdict]
+) -> None:
+    """vLLM takes any unambiguous beginning of a flag, until a release adds a second flag that begins so."""
+    assert verdicts[stack].error is None
+    flags = {word.removeprefix("--").replace("-", "_") for word in workloads[stack]["command"] if word[:2] == "--"}
+    assert flags | {"model_tag"} == verdicts[stack].values.keys()
+
+
+def test_vllm_takes_what_the_refused_commands_are_made_of(verdicts: Mapping[str, Verdict]) -> None:
+    assert verdicts["accepted"].error is None
+    assert verdicts["accepted"].accepted
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_vllm_refuses(name: str, verdicts: Mapping[str, Verdict]) -> None:
+    verdict = verdicts[name]
+    assert not verdict.accepted
+    assert verdict.error is not None
+    assert REFUSED[name][1] in verdict.error
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_parser_asked_is_the_one_deployed(stack: str, workloads: Mapping[str, Mapping[str, Any]]) -> None:
+    assert workloads[stack]["engineVersion"] == locked_version()
