@@ -54,7 +54,7 @@ def command(settings: EngineSettings) -> tuple[str, ...]:
         *("--max-model-len", str(settings.max_model_len)),
         *("--max-num-seqs", str(settings.max_num_seqs)),
         *("--max-num-batched-tokens", str(settings.max_num_batched_tokens)),
-        *("--gpu-memory-utilization", f"{settings.gpu_memory_utilization:g}"),
+        *("--gpu-memory-utilization", str(settings.gpu_memory_utilization)),
         *("--kv-cache-dtype", settings.kv_cache_dtype),
         *("--load-format", settings.load_format),
         *("--shutdown-timeout", str(settings.shutdown_timeout_seconds)),
@@ -92,8 +92,6 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "VLLM_MAX_N_SEQUENCES": str(settings.max_num_seqs),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
-        # Weight loading is slow with more threads since vllm#49919.
-        "OMP_NUM_THREADS": "1",
     }
     if settings.gpu.architecture == "blackwell" and settings.speculative_tokens:
         # FlashInfer's MNNVL all-reduce lowers MTP acceptance on these GPUs (llm-d's GLM guide).

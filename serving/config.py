@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from serving import catalogue
 from serving.config_errors import sentences
-from serving.spelling import InputError, UnknownKeyError, did_you_mean, listed
+from serving.spelling import InputError, UnknownKeyError, allowed, did_you_mean, listed
 
 PROJECT = "glm-on-gpus"
 _PROVIDER_NAMESPACES = ("aws", "kubernetes", "pulumi")
@@ -44,14 +44,16 @@ def _known_engine(version: str) -> str:
 
 
 def _usable_kubernetes_version(version: str) -> str:
-    row = catalogue.kubernetes_version(version)
-    if row.ami_release_version is None:
-        usable = [v.version for v in catalogue.kubernetes_versions().values() if v.ami_release_version]
+    known = catalogue.kubernetes_versions()
+    usable = [row.version for row in known.values() if row.ami_release_version]
+    if version in usable:
+        return version
+    if version in known:
+        ends = known[version].standard_support_ends
         raise UnknownKeyError(
-            f"Kubernetes {version} has no pinned AMI release (standard support ends {row.standard_support_ends}); "
-            f"allowed are {listed(usable)}"
+            f"Kubernetes {version} has no pinned AMI release (standard support ends {ends}); {allowed(usable)}"
         )
-    return version
+    raise UnknownKeyError(f"unknown Kubernetes version {version!r}; {allowed(usable)}{did_you_mean(version, usable)}")
 
 
 def _private_cidr(cidr: str) -> str:
@@ -69,6 +71,8 @@ def _named_cidr(cidr: str) -> str:
         network = ip_network(cidr)
     except ValueError as error:
         raise InputError(f"{error}; expected an IPv4 network such as 203.0.113.0/24") from None
+    if network.prefixlen > 0 and network.version != 4:
+        raise InputError(f"{cidr} is an IPv6 network; expected an IPv4 network such as 203.0.113.0/24")
     if network.prefixlen == 0:
         raise InputError(
             f"{cidr} opens the Kubernetes API to everybody; name your own networks, or leave the list empty"
@@ -76,7 +80,21 @@ def _named_cidr(cidr: str) -> str:
     return cidr
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$",
+        description="lower-case letters, digits and hyphens, beginning with a letter, at most 30 characters",
+    ),
+]
+ZoneId = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9-]+-az\d+$",
+        description="an availability-zone id such as use1-az6; "
+        "a name such as us-east-1a stands for another zone in every account",
+    ),
+]
 
 
 class _Model(BaseModel):
@@ -97,19 +115,37 @@ class EksClusterConfig(_Model):
     kind: Literal["eks"]
     kubernetes_version: Annotated[str, AfterValidator(_usable_kubernetes_version)] = "1.36"
     """an EKS version in quotes, such as "1.36\""""
-    availability_zone_ids: Annotated[tuple[str, ...], Field(min_length=2, max_length=4, strict=False)]
+    availability_zone_ids: Annotated[tuple[ZoneId, ...], Field(min_length=2, max_length=4, strict=False)]
     """two to four availability-zone ids such as [use1-az6, use1-az2]; EKS needs two, GPU pools name one of them"""
     vpc_cidr: Annotated[str, AfterValidator(_private_cidr)] = "10.0.0.0/16"
     """a private IPv4 network between /16 and /20 such as 10.0.0.0/16"""
     public_access_cidrs: Annotated[tuple[Annotated[str, AfterValidator(_named_cidr)], ...], Field(strict=False)] = ()
     """a list of networks that may reach the Kubernetes API, such as [203.0.113.0/24]; empty for the private endpoint only"""
-    admin_role_arns: dict[Name, Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$")]] = {}
+    admin_role_arns: dict[
+        Name,
+        Annotated[
+            str,
+            Field(
+                pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$",
+                description="the ARN of an IAM role, arn:aws:iam::<12-digit account>:role/<role>",
+            ),
+        ],
+    ] = {}
     """a map from a name to the ARN of an IAM role that administers the cluster, {name: arn:aws:iam::<account>:role/<role>}"""
     system_instance_type: Annotated[str, AfterValidator(_known_system_instance_type)] = "m7i.large"
     """an instance type for system pods such as m7i.large"""
     system_nodes: Annotated[int, Field(ge=1, le=20)] = 2
     """a whole number of nodes from 1 to 20"""
-    addon_versions: dict[str, Annotated[str, Field(pattern=r"^v\d+\.\d+\.\d+-eksbuild\.\d+$")]] = {}
+    addon_versions: dict[
+        str,
+        Annotated[
+            str,
+            Field(
+                pattern=r"^v\d+\.\d+\.\d+-eksbuild\.\d+$",
+                description="a version as EKS writes it, such as v1.23.1-eksbuild.1",
+            ),
+        ],
+    ] = {}
     """a map from an add-on to its version such as {vpc-cni: v1.23.1-eksbuild.1}; an add-on left out gets the default of EKS"""
     deletion_protection: bool = False
     """true or false"""
@@ -123,6 +159,8 @@ class ExistingClusterConfig(_Model):
     """the name of a context in the kubeconfig"""
     kubeconfig: Annotated[str, Field(min_length=1)] = "~/.kube/config"
     """the path of a kubeconfig file"""
+    install_device_plugin: bool = False
+    """true or false; true only if nothing else in the cluster hands out its GPUs"""
 
 
 class OnDemand(_Model):
@@ -154,8 +192,8 @@ class NodePoolConfig(_Model):
     """an instance type with eight GPUs such as p5en.48xlarge"""
     nodes: Annotated[int, Field(ge=1, le=64)]
     """a whole number of nodes from 1 to 64"""
-    availability_zone_id: str | None = None
-    """an availability-zone id such as use1-az6"""
+    availability_zone_id: ZoneId | None = None
+    """an availability-zone id such as use1-az6; a name such as us-east-1a stands for another zone in every account"""
     capacity: Annotated[OnDemand | Reservation | CapacityBlock, Field(discriminator="kind")] | None = None
     """{kind: onDemand}, {kind: reservation, reservationId: cr-…} or {kind: capacityBlock, reservationId: cr-…}"""
     efa: bool = False
@@ -189,7 +227,7 @@ class WorkloadConfig(_Model):
     """a whole number of requests from 1 to 4096; derived by the plan if left out"""
     max_num_batched_tokens: Annotated[int, Field(ge=1024, le=131_072)] = 8192
     """a whole number of tokens from 1024 to 131072"""
-    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0, strict=False)] = 0.92
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.92
     """a fraction above 0 and up to 1, such as 0.92"""
     kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4_ds_mla"] | None = None
     """auto, bfloat16, fp8, fp8_e4m3, fp8_ds_mla or nvfp4_ds_mla; the right one for the GPU if left out"""
@@ -201,7 +239,12 @@ class WorkloadConfig(_Model):
     """true or false"""
     load_format: Literal["auto", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer"] = "auto"
     """auto, safetensors, fastsafetensors, instanttensor or runai_streamer"""
-    env: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], str] = {}
+    env: dict[
+        Annotated[
+            str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", description="a variable's name in capitals, such as NCCL_DEBUG")
+        ],
+        Annotated[str, Field(description='text in quotes, such as "1"')],
+    ] = {}
     """a map of environment variables, names in capitals and values in quotes"""
 
 
@@ -223,8 +266,8 @@ def parse(settings: Mapping[str, object], where: str = "config") -> StackConfig:
 
     Raises `ConfigError` with one sentence for each problem; `where` begins each of them.
     """
-    problems = list(_namespace_problems(settings))
-    own = {key.removeprefix(f"{PROJECT}:"): value for key, value in settings.items() if _is_own(key)}
+    problems = list(_key_problems(settings))
+    own = _sections(settings)
     if "aws:region" in settings:
         own["region"] = settings["aws:region"]
     try:
@@ -238,18 +281,28 @@ def parse(settings: Mapping[str, object], where: str = "config") -> StackConfig:
     raise ConfigError([f"{where}: {problem}" for problem in problems])
 
 
-def _is_own(key: str) -> bool:
-    return key.startswith(f"{PROJECT}:")
+def _sections(settings: Mapping[str, object]) -> dict[str, object]:
+    """Return the sections and the region by name, also under a wrong namespace: one mistake is not reported as two."""
+    sections: dict[str, object] = {}
+    for key, value in settings.items():
+        namespace, _, name = key.rpartition(":")
+        if name in (*_TOP_LEVEL, "region") and namespace not in _PROVIDER_NAMESPACES:
+            sections[name] = value
+    return sections
 
 
-def _namespace_problems(settings: Mapping[str, object]) -> Iterator[str]:
+def _key_problems(settings: Mapping[str, object]) -> Iterator[str]:
+    namespaces = (*_PROVIDER_NAMESPACES, PROJECT)
     for key in settings:
-        namespace, _, name = key.partition(":")
-        known = (*_PROVIDER_NAMESPACES, PROJECT)
-        if not name:
-            yield f"{key}: a key needs a namespace; write {PROJECT}:{key}"
-        elif namespace not in known:
-            yield f"{key}: {namespace} is not a known namespace; allowed are {listed(known)}{did_you_mean(namespace, known)}"
+        namespace, colon, name = key.partition(":")
+        if not colon:
+            yield f"{key}: a key needs a namespace; write {'aws' if key == 'region' else PROJECT}:{key}"
+        elif namespace not in namespaces:
+            yield f"{key}: unknown namespace {namespace!r}; {allowed(namespaces)}{did_you_mean(namespace, namespaces)}"
+        elif namespace == PROJECT and name == "region":
+            yield f"{key}: unknown key; write aws:region"
+        elif namespace == PROJECT and name not in _TOP_LEVEL:
+            yield f"{key}: unknown key; {allowed(_TOP_LEVEL)}{did_you_mean(name, _TOP_LEVEL)}"
 
 
 # --- what single fields cannot say -----------------------------------------------------------------------------------
@@ -276,14 +329,16 @@ def _zone_problems(cluster: EksClusterConfig, region: str | None) -> Iterator[st
     if region not in catalogue.regions():
         known = sorted(catalogue.regions())
         yield (
-            f"aws:region: {region!r} offers none of the catalogue's machines; "
-            f"allowed are {listed(known)}{did_you_mean(region, known)}"
+            f"aws:region: {region!r} offers none of the catalogue's machines; {allowed(known)}{did_you_mean(region, known)}"
         )
         return
     prefix = catalogue.regions()[region]
-    for zone in cluster.availability_zone_ids:
-        if zone.rpartition("-")[0] != prefix:
-            yield f"cluster.availabilityZoneIds: {zone!r} is not a zone of {region}; its zone ids begin with {prefix}-az"
+    elsewhere = [zone for zone in cluster.availability_zone_ids if zone.rpartition("-")[0] != prefix]
+    if elsewhere:
+        yield (
+            f"cluster.availabilityZoneIds: {listed(elsewhere, 'and')} {'are' if len(elsewhere) > 1 else 'is'} not in {region}, "
+            f"whose zone ids begin with {prefix}-az"
+        )
     if len(set(cluster.availability_zone_ids)) < len(cluster.availability_zone_ids):
         yield f"cluster.availabilityZoneIds: {list(cluster.availability_zone_ids)} names a zone twice; name each zone once"
 
@@ -297,7 +352,7 @@ def _eks_pool_problems(path: str, pool: NodePoolConfig, cluster: EksClusterConfi
         yield f"{path}.capacity: missing; expected {NodePoolConfig.model_fields['capacity'].description}"
     if prefix and not here:
         regions = catalogue.instance_type(pool.instance_type).regions
-        yield f"{path}.instanceType: {pool.instance_type} is not offered in {region}; it is in {listed(regions)}"
+        yield f"{path}.instanceType: {pool.instance_type} is not offered in {region}; it is in {listed(regions, 'and')}"
     elif zone is None:
         yield f"{path}.availabilityZoneId: missing; {pool.instance_type} is offered in {listed(here)}"
     elif prefix and zone not in here:
@@ -308,7 +363,7 @@ def _eks_pool_problems(path: str, pool: NodePoolConfig, cluster: EksClusterConfi
     elif zone not in cluster.availability_zone_ids:
         yield (
             f"{path}.availabilityZoneId: {zone!r} is not one of the cluster's zones; "
-            f"add it to cluster.availabilityZoneIds, now {listed(cluster.availability_zone_ids)}"
+            f"add it to cluster.availabilityZoneIds, now {listed(cluster.availability_zone_ids, 'and')}"
         )
     release = pool.ami_release_version
     if release is not None and not release.startswith(f"{cluster.kubernetes_version}."):
@@ -334,7 +389,7 @@ def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig)
         pools = list(config.node_pools)
         yield (
             f"{path}.nodePool: there is no node pool {workload.node_pool!r}; "
-            f"defined are {listed(pools)}{did_you_mean(workload.node_pool, pools)}"
+            f"{allowed(pools)}{did_you_mean(workload.node_pool, pools)}"
         )
     if workload.image is None and catalogue.engine(workload.vllm_version).digest is None:
         with_digest = [row.version for row in catalogue.engines().values() if row.digest]
@@ -348,11 +403,11 @@ def _capacity_problems(config: StackConfig) -> Iterator[str]:
     for name, pool in config.node_pools.items():
         users = {key: row.replicas for key, row in config.workloads.items() if row.node_pool == name}
         if sum(users.values()) > pool.nodes:
-            asked = " + ".join(f"{replicas} of {key}" for key, replicas in users.items())
+            asked = listed([f"{replicas} of {key}" for key, replicas in users.items()], "and")
             path = f"workloads.{next(iter(users))}.replicas"
             yield (
-                f"{path}: {asked} replicas need {sum(users.values())} nodes (each takes a whole node), "
-                f"nodePools.{name}.nodes is {pool.nodes}; lower the replicas or raise the nodes"
+                f"{path}: the replicas ({asked}) need {sum(users.values())} nodes, one each, "
+                f"but nodePools.{name}.nodes is {pool.nodes}; lower the replicas or raise the nodes"
             )
 
 
@@ -370,7 +425,9 @@ def json_schema() -> dict[str, Any]:
                 "type": "object",
                 "properties": properties,
                 "required": [f"{PROJECT}:{key}" for key in _TOP_LEVEL],
-                "propertyNames": {"pattern": f"^({'|'.join((*_PROVIDER_NAMESPACES, PROJECT))}):"},
+                "propertyNames": {
+                    "pattern": f"^({'|'.join(_PROVIDER_NAMESPACES)}):|^{PROJECT}:({'|'.join(_TOP_LEVEL)})$"
+                },
             }
         },
         "$defs": schema["$defs"],

@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from serving import catalogue
 from serving.catalogue import Checkpoint, Engine, Gpu, InstanceType
 from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryBreakdown, ServingShape, breakdown
+from serving.spelling import InputError
 
 # vLLM's defaults where a flag is left out (0.23 to 0.33).
 DEFAULT_MAX_NUM_SEQS = 1024
@@ -21,6 +23,16 @@ _LARGE_GPU_GIB = 160  # from this size on the API server batches 16,384 tokens i
 
 IMAGE_DIGEST = re.compile(r"^[^@\s]+@sha256:[a-f0-9]{64}$")
 MODEL_REVISION = re.compile(r"^[a-f0-9]{40}$")
+
+# Short forms and numbers as vLLM's own parser reads them (`engine/arg_utils.py`): 128k is 128,000 and 128K is 131,072.
+_SHORT_FLAGS = {"-tp": "tensor-parallel-size", "-sc": "speculative-config"}
+_HUMAN_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def short_digest(image: str) -> str | None:
+    """Return the first twelve digits of an image's digest, or None if the image is not pinned by one."""
+    return image.rpartition(":")[2][:12] if IMAGE_DIGEST.fullmatch(image) else None
 
 
 @dataclass(frozen=True)
@@ -102,14 +114,21 @@ def flags(command: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     words = list(command)
     while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
+        word, equals, value = words.pop(0).partition("=")
+        name = _flag(word)
+        if name is None:
             continue
-        name, equals, value = word[2:].partition("=")
         if not equals:
-            value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        found[name.replace("_", "-")] = value
+            value = words.pop(0) if words and _flag(words[0].partition("=")[0]) is None else "true"
+        found[name] = value
     return found
+
+
+def _flag(word: str) -> str | None:
+    """Return the name of a flag, or None for a value: -1 is a number."""
+    if word in _SHORT_FLAGS:
+        return _SHORT_FLAGS[word]
+    return word[2:].replace("_", "-") if word.startswith("--") else None
 
 
 def from_command(
@@ -125,6 +144,7 @@ def from_command(
     """Read a workload's facts from its command, environment and image.
 
     `engine` is the release if somebody states it; otherwise the image's digest tells, and an unknown digest leaves it None.
+    Raises `InputError` for a value that vLLM would not read either.
     """
     given = flags(command)
     model = _model(command, given)
@@ -138,11 +158,11 @@ def from_command(
         checkpoint=catalogue.checkpoints().get(model),
         instance=instance,
         nodes_per_replica=nodes_per_replica,
-        tensor_parallel_size=int(given.get("tensor-parallel-size", "1")),
-        max_model_len=_count(given.get("max-model-len")),
-        max_num_seqs=_count(given.get("max-num-seqs")),
-        max_num_batched_tokens=_count(given.get("max-num-batched-tokens")) or default_batch,
-        gpu_memory_utilization=float(given.get("gpu-memory-utilization", DEFAULT_GPU_MEMORY_UTILIZATION)),
+        tensor_parallel_size=_count(given, "tensor-parallel-size") or 1,
+        max_model_len=_count(given, "max-model-len"),
+        max_num_seqs=_count(given, "max-num-seqs"),
+        max_num_batched_tokens=_count(given, "max-num-batched-tokens") or default_batch,
+        gpu_memory_utilization=_fraction(given, "gpu-memory-utilization", DEFAULT_GPU_MEMORY_UTILIZATION),
         kv_cache_dtype=given.get("kv-cache-dtype", "auto"),
         speculative_tokens=_speculative_tokens(given),
         load_format=given.get("load-format", "auto"),
@@ -158,18 +178,41 @@ def _model(command: Sequence[str], given: Mapping[str, str]) -> str:
     return given.get("model", "")
 
 
-def _count(value: str | None) -> int | None:
-    """Read a number of tokens or requests; vLLM's `auto` and -1 leave the choice to vLLM."""
+def _count(given: Mapping[str, str], flag: str) -> int | None:
+    """Read a number of tokens, requests or GPUs; vLLM's `auto` and -1 leave the choice to vLLM."""
+    value = given.get(flag)
     if value is None or value in {"auto", "-1"}:
         return None
-    return int(value)
+    match = _HUMAN_NUMBER.fullmatch(value)
+    if match is None:
+        raise InputError(f"--{flag} {value}: expected a whole number such as 131072 or 128K")
+    return int(float(match[1]) * _SUFFIXES[match[2]])
+
+
+def _fraction(given: Mapping[str, str], flag: str, default: float) -> float:
+    value = given.get(flag)
+    if value is None:
+        return default
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(f"--{flag} {value}: expected a fraction such as {default:g}") from None
 
 
 def _speculative_tokens(given: Mapping[str, str]) -> int:
-    dotted = given.get("speculative-config.num_speculative_tokens") or given.get(
-        "speculative-config.num-speculative-tokens"
-    )
-    if dotted is not None:
-        return int(dotted)
-    config = given.get("speculative-config")
-    return int(json.loads(config).get("num_speculative_tokens", 0)) if config else 0
+    """Read the number of draft tokens from the dotted flags or from the JSON; 0 without speculation."""
+    flag = "speculative-config"
+    # Settings keep their underscores in JSON; among flags both spellings are read alike.
+    if f"{flag}.num-speculative-tokens" in given:
+        return _count(given, f"{flag}.num-speculative-tokens") or 0
+    text = given.get(flag)
+    if text is None:
+        return 0
+    try:
+        config: object = json.loads(text)
+    except ValueError:
+        config = None
+    tokens = cast("dict[str, object]", config).get("num_speculative_tokens", 0) if isinstance(config, dict) else None
+    if not isinstance(tokens, int):
+        raise InputError(f'--{flag} {text}: expected JSON such as {{"method":"mtp","num_speculative_tokens":3}}')
+    return tokens

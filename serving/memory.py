@@ -8,6 +8,7 @@ Weights are computed from the architecture, so any tensor parallel size and prec
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from serving.catalogue import Architecture, Checkpoint, Engine, Gpu
@@ -30,9 +31,8 @@ _INDEXER_KEY_BYTES = 132  # 128 of key and 4 of scale per indexer layer (vLLM `D
 _BF16 = 2
 _FP32 = 4
 
-# Largest number of tokens a CUDA graph is captured for, and the grid of sizes below it (vLLM compilation config).
+# Largest number of tokens a CUDA graph is captured for (the grid of sizes below it is in `_capture_sizes`).
 _CAPTURE_LIMIT = 512
-_CAPTURE_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, _CAPTURE_LIMIT + 1, 16))
 
 _LONG_CONTEXT_TOKENS = 262_144  # above it, releases from 0.33 on use the smaller prefill workspace
 
@@ -164,14 +164,23 @@ def _kv_bytes_of_stage(shape: ServingShape, layers: range) -> int:
     return attention_layers * record + indexer_layers * _INDEXER_KEY_BYTES
 
 
-def largest_captured_batch(speculative_tokens: int) -> int:
+@cache
+def largest_captured_batch(speculative_tokens: int, limit: int = _CAPTURE_LIMIT) -> int:
     """Return the most tokens of one decode step that run inside a CUDA graph: 512 without MTP, 498 with MTP 5.
 
-    Sizes are rounded up to a multiple of the tokens a request decodes at once; sizes that pass 512 are dropped.
+    Sizes are rounded up to a multiple of the tokens a request decodes at once; sizes that pass the limit are dropped.
     """
     step = 1 + speculative_tokens
-    rounded = (-(-size // step) * step for size in _CAPTURE_SIZES)
-    return max(size for size in rounded if size <= _CAPTURE_LIMIT)
+    rounded = (-(-size // step) * step for size in (1, 2, 4, *range(8, 256, 8), *range(256, limit + 1, 16)))
+    return max((size for size in rounded if size <= limit), default=limit)
+
+
+def _captured_tokens(shape: ServingShape) -> int:
+    """Return the largest captured batch of an engine on its GPU; few requests would capture less, which is not counted on."""
+    blackwell = shape.gpu.architecture == "blackwell"
+    return largest_captured_batch(
+        shape.speculative_tokens, shape.engine.capture_limit_blackwell if blackwell else _CAPTURE_LIMIT
+    )
 
 
 def prefill_workspace_gib(shape: ServingShape) -> float:
@@ -222,8 +231,12 @@ def breakdown(shape: ServingShape) -> MemoryBreakdown:
 def largest_max_model_len(shape: ServingShape) -> int:
     """Return the largest multiple of 1,024 tokens that fits with the margin kept; 0 if none does."""
     limit = shape.checkpoint.architecture.max_position_embeddings
-    lengths = range(limit, 0, -1024)
-    return next((length for length in lengths if breakdown(replace(shape, max_model_len=length)).fits), 0)
+    memory = breakdown(shape)  # the weights do not depend on the length
+    for length in range(limit, 0, -1024):
+        overhead = _overhead(replace(shape, max_model_len=length))
+        if replace(memory, overhead=overhead, max_model_len=length).fits:
+            return length
+    return 0
 
 
 # --- overhead -----------------------------------------------------------------------------------------------------
@@ -258,7 +271,7 @@ def _activation_gib(shape: ServingShape) -> float:
 
 def _graphs_gib(shape: ServingShape) -> float:
     base = 1.72 if shape.mtp else 1.08
-    return base + largest_captured_batch(shape.speculative_tokens) * _FP32 * shape.max_model_len / GIB
+    return base + _captured_tokens(shape) * _FP32 * shape.max_model_len / GIB
 
 
 # --- weights ------------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from typing import Literal
 from serving import catalogue
 from serving.catalogue import Checkpoint, EfaSlot, InstanceType
 from serving.command import CACHES_MOUNT, PORT, EngineSettings, command, default_kv_cache_dtype, environment
-from serving.config import EksClusterConfig, ExistingClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
+from serving.config import PROJECT, EksClusterConfig, ExistingClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
 from serving.cost import Cost, pool_cost
-from serving.facts import WorkloadFacts, from_command
+from serving.facts import WorkloadFacts, from_command, short_digest
 from serving.memory import MemoryBreakdown, breakdown, decode_scratch_gib, largest_captured_batch
 from serving.rules import DECODE_SCRATCH_LIMIT_GIB, Verdict, Violation, judge, violations
 from serving.timing import Timing, timing
@@ -113,6 +113,16 @@ class Plan:
     workloads: Mapping[str, WorkloadPlan]
 
     @property
+    def cluster_name(self) -> str:
+        """The EKS cluster's name: fixed, because tags and its log group name it before it exists."""
+        return f"{PROJECT}-{self.stack}"
+
+    @property
+    def installs_device_plugin(self) -> bool:
+        """Whether the stack brings the NVIDIA device plugin; an existing cluster may have its own."""
+        return isinstance(self.cluster, EksClusterConfig) or self.cluster.install_device_plugin
+
+    @property
     def violations(self) -> list[Violation]:
         """Every refusal, workload by workload in the table's order."""
         return [refusal for row in self.workloads.values() for refusal in violations(row.verdicts)]
@@ -172,11 +182,11 @@ def accelerator_class(instance: InstanceType) -> str:
 def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: int) -> WorkloadPlan:
     checkpoint = catalogue.checkpoint_for(row.model, row.precision)
     engine = catalogue.engine(row.vllm_version)
-    image = row.image or f"{catalogue.image('vllm').repository}@{engine.digest}"
+    image = f"{catalogue.image('vllm').repository}@{engine.digest}" if row.image is None else row.image
     times = timing(checkpoint, row.replicas)
     settings = EngineSettings(
         checkpoint=checkpoint,
-        revision=row.revision or checkpoint.revision,
+        revision=checkpoint.revision if row.revision is None else row.revision,
         gpu=pool.instance.gpu,
         tensor_parallel_size=pool.instance.gpus,
         max_model_len=row.max_model_len,
@@ -239,10 +249,9 @@ def derived_max_num_seqs(speculative_tokens: int, max_model_len: int) -> int:
 def cache_path(workload: str, image: str) -> str:
     """Return the folder for compiled code inside the container: one for an image's digest and a pod's slot on its node.
 
-    A replica takes a whole node, so every node has one slot of a workload.
+    A replica takes a whole node, so every node has one slot of a workload. An image without a digest is refused by a rule.
     """
-    digest = image.rpartition("@sha256:")[2][:12]
-    return f"{CACHES_MOUNT}/{digest}/{workload}-0"
+    return f"{CACHES_MOUNT}/{short_digest(image) or 'unpinned'}/{workload}-0"
 
 
 def _rollout(replicas: int, spare_nodes: int, times: Timing) -> Rollout:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from serving.facts import DEFAULT_MAX_NUM_SEQS, IMAGE_DIGEST, MODEL_REVISION, WorkloadFacts
+from serving.facts import DEFAULT_MAX_NUM_SEQS, IMAGE_DIGEST, MODEL_REVISION, WorkloadFacts, short_digest
 from serving.memory import (
     MARGIN_GIB,
     breakdown,
@@ -141,10 +141,11 @@ def _bf16_one_node(facts: WorkloadFacts) -> Outcome:
     )
     if not _bf16_does_not_fit(facts):
         return _passed(f"BF16 weights take {memory.weights_gib:.1f} GiB on each GPU; {vllm_has}")
-    short = memory.weights_gib - memory.requested_gib
+    left = memory.requested_gib - memory.weights_gib
+    rest = f"{-left:.1f} GiB short before" if left < 0 else f"{left:.1f} GiB left for"
     return _refused(
         f"BF16 needs {memory.weights_gib:.1f} GiB of weights on each GPU of one {facts.instance.shape} node; {vllm_has}: "
-        f"{short:.1f} GiB short before {memory.overhead_gib:.1f} GiB of overhead and any KV cache"
+        f"{rest} {memory.overhead_gib:.1f} GiB of overhead and any KV cache"
     )
 
 
@@ -160,7 +161,13 @@ def _fit(facts: WorkloadFacts) -> Outcome:
         f"- {memory.weights_gib:.1f} weights - {memory.overhead_gib:.1f} overhead = {memory.kv_pool_gib:.1f} GiB, "
         f"of which {MARGIN_GIB:g} GiB stays as margin"
     )
-    return _passed(why) if memory.fits else _refused(why)
+    return _passed(why) if memory.fits else _refused(f"{why}; {_longest(facts)}")
+
+
+def _longest(facts: WorkloadFacts) -> str:
+    """Say which length would fit with the other settings as they are."""
+    longest = largest_max_model_len(facts.shape) if facts.shape else 0
+    return f"the longest that fits is {longest:,} tokens" if longest else "with these settings no length fits"
 
 
 def _h200_len(facts: WorkloadFacts) -> Outcome:
@@ -175,8 +182,7 @@ def _h200_len(facts: WorkloadFacts) -> Outcome:
     if facts.memory.fits or _bf16_does_not_fit(facts):
         return _passed(f"max_model_len is set to {facts.max_model_len:,}")
     return _refused(
-        f"{facts.max_model_len:,} tokens do not start on {facts.instance.shape}; the longest that does with these "
-        f"settings is {largest_max_model_len(facts.shape):,}"
+        f"max_model_len {facts.max_model_len:,} does not start on {facts.instance.shape}; {_longest(facts)}"
     )
 
 
@@ -210,9 +216,10 @@ def _decode_scratch(facts: WorkloadFacts) -> Outcome:
     if context is None:
         return _refused(_unknown(facts))
     scratch = decode_scratch_gib(facts.sequences, facts.speculative_tokens, context)
+    most = int(DECODE_SCRATCH_LIMIT_GIB / decode_scratch_gib(1, facts.speculative_tokens, context))
     why = (
         f"{facts.sequences:,} requests x {1 + facts.speculative_tokens} tokens x {context:,} x 4 B = {scratch:.1f} GiB "
-        f"of decode scratch that no profile counts; at most {DECODE_SCRATCH_LIMIT_GIB:g} GiB is safe"
+        f"of decode scratch that no profile counts; at most {DECODE_SCRATCH_LIMIT_GIB:g} GiB is safe, {most:,} requests"
     )
     return _passed(why) if scratch <= DECODE_SCRATCH_LIMIT_GIB else _refused(why)
 
@@ -343,7 +350,7 @@ def _indexer_expand_023(facts: WorkloadFacts) -> Outcome:
 
 def image_problem(image: str) -> str | None:
     """Return why an image reference is not pinned by digest, or None. Used for every container of the stack."""
-    if IMAGE_DIGEST.match(image):
+    if IMAGE_DIGEST.fullmatch(image):
         return None
     return f"image {image!r} is not pinned by digest (repository@sha256: and 64 hexadecimal digits)"
 
@@ -354,7 +361,7 @@ def _image_digest(facts: WorkloadFacts) -> Outcome:
 
 
 def _model_revision(facts: WorkloadFacts) -> Outcome:
-    if facts.revision is not None and MODEL_REVISION.match(facts.revision):
+    if facts.revision is not None and MODEL_REVISION.fullmatch(facts.revision):
         return _passed(f"the revision is {facts.revision}")
     given = "no revision is given" if facts.revision is None else f"revision {facts.revision!r} is not a commit"
     return _refused(f"{given} for {facts.model}; expected 40 hexadecimal digits")
@@ -363,12 +370,14 @@ def _model_revision(facts: WorkloadFacts) -> Outcome:
 def _dev_mode(facts: WorkloadFacts) -> Outcome:
     value = facts.env.get("VLLM_SERVER_DEV_MODE", "0")
     if value in {"", "0"}:
-        return _passed("VLLM_SERVER_DEV_MODE is not set")
+        return _passed("VLLM_SERVER_DEV_MODE is off")
     return _refused(f"VLLM_SERVER_DEV_MODE={value} opens /sleep, /pause and other administration to every client")
 
 
 def _stale_cache(facts: WorkloadFacts) -> Outcome:
-    digest = facts.image.rpartition("@sha256:")[2][:12] or "(the image has no digest)"
+    digest = short_digest(facts.image)
+    if digest is None:
+        return _passed("not judged: the image has no digest, see image-digest")
     for name in CACHE_VARIABLES:
         path = facts.env.get(name)
         if path is not None and digest not in path.split("/"):

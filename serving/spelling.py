@@ -27,9 +27,15 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {match}?" if match else ""
 
 
-def listed(names: Iterable[str]) -> str:
-    """Return names as `a, b or c`."""
+def allowed(names: Iterable[str]) -> str:
+    """Return `allowed is X` or `allowed are X, Y or Z`."""
+    items = list(names)
+    return f"allowed {'is' if len(items) == 1 else 'are'} {listed(items)}"
+
+
+def listed(names: Iterable[str], word: str = "or") -> str:
+    """Return names as `a, b or c`, or with another last word."""
     items = list(names)
     if len(items) < 2:
         return "".join(items)
-    return f"{', '.join(items[:-1])} or {items[-1]}"
+    return f"{', '.join(items[:-1])} {word} {items[-1]}"

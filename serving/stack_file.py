@@ -9,22 +9,41 @@ from typing import Any, cast
 import yaml
 
 from serving.config import PROJECT, ConfigError
-from serving.spelling import did_you_mean, listed
+from serving.spelling import allowed, did_you_mean
 
 # The keys that Pulumi itself gives a stack file.
 _STACK_FILE_KEYS = ("config", "environment", "encryptedkey", "encryptionsalt", "secretsprovider")
 
 
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice: the second would silently win."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        try:
+            return super().construct_object(node, deep)  # pyright: ignore[reportUnknownMemberType]
+        except ValueError as error:  # a date or a number in form but not in fact, such as 2026-02-30
+            problem = f"{node.value!r} is no value ({error}); put it in quotes"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
     seen: set[object] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if key_node.tag == _MERGE_TAG:
+            continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(
+                problem="a map or a list stands where a key is expected; put text with {{ }} in quotes",
+                problem_mark=key_node.start_mark,
+            )
+        key: object = loader.construct_object(key_node)  # pyright: ignore[reportUnknownMemberType]
         if key in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key_node.value!r} is given twice; keep one of them", problem_mark=key_node.start_mark
+            )
         seen.add(key)
     return cast("dict[object, object]", loader.construct_mapping(node, deep=True))
 
@@ -34,11 +53,12 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 def stack_file(stack: str, folder: Path) -> Path:
     """Return the path of a stack's file; raise `ConfigError` if there is none."""
-    path = folder / f"Pulumi.{stack}.yaml"
+    name = f"Pulumi.{stack}.yaml"
+    path = folder / name
     if not path.is_file():
-        stacks = sorted(p.name.split(".")[1] for p in folder.glob("Pulumi.*.yaml"))
-        hint = f"; there are {listed(stacks)}{did_you_mean(stack, stacks)}" if stacks else ""
-        raise ConfigError([f"{path.name}: there is no such stack file in {folder}{hint}"])
+        stacks = sorted(p.name.removeprefix("Pulumi.").removesuffix(".yaml") for p in folder.glob("Pulumi.*.yaml"))
+        hint = f"{allowed(stacks)}{did_you_mean(stack, stacks)}" if stacks else "it has no stack file at all"
+        raise ConfigError([f"--stack {stack}: there is no {name} in {folder}; {hint}"])
     return path
 
 
@@ -46,36 +66,59 @@ def read(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Return a stack file's configuration with `PATH=VALUE` overrides applied, keys with their namespaces."""
     where = path.name
     try:
-        document: object = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise ConfigError([f"{where}:{line} not valid YAML: {error.problem}"]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{where}: not valid YAML: {error}".replace("\n", " ")]) from None
-    settings = _settings(document, where)
+        settings = _settings(_load(path.read_text(encoding="utf-8")), where)
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8"]) from None
+    except _NotYamlError as error:
+        raise ConfigError([f"{where}: {error}"]) from None
     for override in overrides:
         _apply(settings, override)
     return settings
 
 
+class _NotYamlError(Exception):
+    """Text that is not YAML, or not the part of it that a stack file may use. Its text is the end of a sentence."""
+
+
+def _load(text: str) -> object:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        hint = "; indent with spaces, not with tabs" if "'\\t'" in words else ""
+        raise _NotYamlError(f"{line}not valid YAML: {words}{hint}") from None
+    except yaml.reader.ReaderError as error:
+        raise _NotYamlError(
+            f"not valid YAML: character {error.character:#04x} at position {error.position} is not allowed"
+        ) from None
+
+
 def _settings(document: object, where: str) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise ConfigError([f"{where}: expected a map with the key config, found {type(document).__name__}"])
+        raise ConfigError([f"{where}: expected a map with the key config, found {_found(document)}"])
     top = cast("dict[object, object]", document)
     for key in top:
         if key not in _STACK_FILE_KEYS:
             hint = did_you_mean(str(key), _STACK_FILE_KEYS)
-            raise ConfigError([f"{where}: unknown key {key!r}; allowed are {listed(_STACK_FILE_KEYS)}{hint}"])
+            raise ConfigError([f"{where}: unknown key {key!r}; {allowed(_STACK_FILE_KEYS)}{hint}"])
     config = top.get("config")
     if not isinstance(config, dict):
-        raise ConfigError([f"{where}: config: expected a map of settings such as aws:region, found {config!r}"])
+        raise ConfigError([f"{where}: config: expected a map of settings such as aws:region, found {_found(config)}"])
     return {str(key): value for key, value in cast("dict[object, Any]", config).items()}
+
+
+def _found(value: object) -> str:
+    """Say what a value is where a map was expected."""
+    if value is None:
+        return "nothing"
+    return f"a list of {len(cast('list[object]', value))}" if isinstance(value, list) else repr(value)
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
     """Set one value by its path, as `pulumi config set --path` would: workloads.glm.maxModelLen=262144."""
     path, equals, text = override.partition("=")
-    if not equals or not path.strip("."):
+    if not equals or not all(path.split(".")):
         raise ConfigError([f"--set {override}: expected PATH=VALUE such as workloads.glm.maxModelLen=262144"])
     first, *rest = path.split(".")
     keys = [first if ":" in first else f"{PROJECT}:{first}", *rest]
@@ -88,6 +131,6 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         target[key] = dict(cast("Mapping[str, Any]", below))
         target = target[key]
     try:
-        target[keys[-1]] = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise ConfigError([f"--set {override}: the value is not valid YAML; quote it"]) from None
+        target[keys[-1]] = _load(text)
+    except _NotYamlError as error:
+        raise ConfigError([f"--set {override}: {error}"]) from None

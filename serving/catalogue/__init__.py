@@ -23,7 +23,7 @@ from serving.catalogue.models import (
     Price,
     SystemInstanceType,
 )
-from serving.spelling import UnknownKeyError, did_you_mean, listed
+from serving.spelling import UnknownKeyError, allowed, did_you_mean
 
 __all__ = [
     "Architecture",
@@ -64,9 +64,7 @@ def _table(file: str, key: str) -> Mapping[str, dict[str, Any]]:
 
 def _pick(kind: str, table: Mapping[str, _T], name: str) -> _T:
     if name not in table:
-        raise UnknownKeyError(
-            f"unknown {kind} {name!r}; allowed are {listed(sorted(table))}{did_you_mean(name, table)}"
-        )
+        raise UnknownKeyError(f"unknown {kind} {name!r}; {allowed(sorted(table))}{did_you_mean(name, table)}")
     return table[name]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Precision = Literal["fp8", "bf16", "nvfp4"]
 
@@ -12,7 +12,7 @@ Precision = Literal["fp8", "bf16", "nvfp4"]
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = ""
+    source: Annotated[str, Field(min_length=1)]
 
 
 class Gpu(_Row):
@@ -162,6 +162,8 @@ class Engine(_Row):
     runai_streamer_safe_with_mtp: bool = False
     sparse_decode_scratch_fixed: bool = False
     prefill_workspace_factor_long: int
+    # Twice Hopper's 512 in vLLM 0.31.0 (`config/vllm.py`); where nobody has looked, the larger one: it takes memory.
+    capture_limit_blackwell: int = 1024
 
     @property
     def number(self) -> tuple[int, ...]:

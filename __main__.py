@@ -1,0 +1,25 @@
+"""The stack: from Pulumi's configuration to a plan, from the plan to resources."""
+
+import pulumi
+
+from components.cluster import cluster_of
+from components.device_plugin import DevicePlugin
+from components.stack_config import load_plan
+from components.vllm_workload import VllmWorkload
+from serving.report import as_json
+
+plan = load_plan()
+cluster = cluster_of(plan)
+in_cluster = pulumi.ResourceOptions(provider=cluster.provider, depends_on=cluster.node_pools)
+after = list(cluster.node_pools)
+if plan.installs_device_plugin:
+    after.append(DevicePlugin("device-plugin", in_cluster))
+workloads = {
+    name: VllmWorkload(name, row, pulumi.ResourceOptions(provider=cluster.provider, depends_on=after))
+    for name, row in plan.workloads.items()
+}
+
+pulumi.export("endpoints", {name: workload.endpoint for name, workload in workloads.items()})
+pulumi.export("plan", as_json(plan))
+pulumi.export("hourlyUsd", plan.cost.hourly_usd)
+pulumi.export("kubeconfig", pulumi.Output.secret(cluster.kubeconfig))

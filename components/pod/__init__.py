@@ -1,0 +1,1 @@
+"""Programs that run inside pods, shipped through a ConfigMap. They import nothing of this repository."""

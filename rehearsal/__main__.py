@@ -1,0 +1,98 @@
+"""`python -m rehearsal up|render|down`: the whole stack on a real Kubernetes control plane, without a cloud."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rehearsal.engine import RehearsalError
+from rehearsal.run import PlanRefusedError, rehearse, render
+from rehearsal.timeline import Timeline
+from serving.__main__ import add_stack_arguments
+from serving.spelling import InputError
+
+_PICTURE_COLUMNS = 110
+
+PASSED, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="python -m rehearsal", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    up = commands.add_parser("up", help="preview, update, wait until every workload is ready, tear down, prove it")
+    add_stack_arguments(up)
+    up.add_argument("--keep", action="store_true", help="leave the cluster up and print its kubeconfig line")
+    up.add_argument("--svg", type=Path, metavar="FILE", help="write the timeline as a picture")
+    add_stack_arguments(commands.add_parser("render", help="write every Kubernetes object as YAML"))
+    commands.add_parser("down", help="end the clusters that --keep left up")
+    return parser.parse_args(argv)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    timeline = Timeline(width=_PICTURE_COLUMNS if arguments.svg else None)
+    try:
+        rehearse(arguments.stack, arguments.overrides, keep=arguments.keep, timeline=timeline)
+        return PASSED
+    except RehearsalError as error:
+        timeline.verdict(f"stack {arguments.stack} fails its rehearsal", passed=False, rows=[("why", str(error))])
+        return FAILED
+    finally:
+        if arguments.svg:
+            timeline.save_picture(arguments.svg, f"make rehearse STACK={arguments.stack}")
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    import yaml  # noqa: PLC0415 (only here)
+
+    documents = list(render(arguments.stack, arguments.overrides))
+    yaml.safe_dump_all(documents, sys.stdout, sort_keys=False, allow_unicode=True)
+    return PASSED
+
+
+def _down() -> int:
+    from rehearsal.control_plane import ControlPlane  # noqa: PLC0415
+
+    ended = ControlPlane.stop_kept()
+    print(f"{len(ended)} kept clusters ended" if ended else "no kept cluster runs")
+    return PASSED
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """End as Ctrl-C does: everything that was started is stopped on the way out."""
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 passed, 1 refused or failed, 2 bad input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        arguments = _arguments(argv)
+        match arguments.command:
+            case "up":
+                return _up(arguments)
+            case "render":
+                return _render(arguments)
+            case _:
+                return _down()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except (PlanRefusedError, RehearsalError) as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted: everything that was started has been stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

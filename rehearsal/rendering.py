@@ -1,0 +1,36 @@
+"""A world that only writes down the Kubernetes objects, in the order in which they would be created."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from rehearsal.aws import AwsRefusal, AwsStandIn
+from rehearsal.engine import Created, RehearsalError, Resource
+from rehearsal.world import Object, object_of
+
+
+class RenderedWorld:
+    """Collects `objects`; AWS answers through the stand-in, so that values from it are there."""
+
+    def __init__(self, region: str) -> None:
+        self.objects: list[Object] = []
+        self._aws = AwsStandIn(region)
+        self._lock = threading.Lock()
+
+    def create(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
+        """Write an object down, or let AWS answer."""
+        if resource.type.startswith("aws:"):
+            try:
+                return self._aws.create(resource.type, resource.name, resource.inputs, preview=preview)
+            except AwsRefusal as error:
+                raise RehearsalError(str(error)) from None
+        if resource.type.startswith("kubernetes:"):
+            body = object_of(resource)
+            with self._lock:
+                self.objects.append(body)
+            return body["metadata"]["name"], dict(resource.inputs)
+        return f"{resource.name}-id", {}
+
+    def delete(self, created: Created) -> None:
+        """Nothing exists, so there is nothing to delete."""

@@ -1,0 +1,64 @@
+"""What a watcher sees of a rehearsal: a timeline while it runs, a verdict at its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_TOPIC_STYLES = {
+    "plan": "cyan",
+    "setup": "bright_black",
+    "preview": "magenta",
+    "aws": "yellow",
+    "nodes": "blue",
+    "kubernetes": "blue",
+    "pods": "green",
+    "update": "magenta",
+    "teardown": "bright_black",
+}
+
+
+class Timeline:
+    """Lines with the seconds since the start; safe to call from any thread. Recorded so that a picture can be exported."""
+
+    def __init__(self, console: Console | None = None, width: int | None = None) -> None:
+        self.console = console or Console(record=True, highlight=False, width=width)
+        self._start = time.monotonic()
+        self._lock = threading.Lock()
+
+    def tell(self, topic: str, line: str) -> None:
+        """Add a line under a topic."""
+        seconds = time.monotonic() - self._start
+        text = Text(f"{seconds:6.1f} s  ", style="dim")
+        text.append(f"{topic:<11}", style=_TOPIC_STYLES.get(topic, ""))
+        text.append(line, style="default not dim")
+        with self._lock:
+            self.console.print(text, soft_wrap=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+    def verdict(self, title: str, *, passed: bool, rows: Iterable[tuple[str, str]]) -> None:
+        """Print the verdict with what it rests on."""
+        style = "bold green" if passed else "bold red"
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for label, value in rows:
+            table.add_row(label, Text(value))
+        with self._lock:
+            self.console.print()
+            self.console.print(Text(f"{'✓' if passed else '✗'} {title}", style=style))
+            self.console.print(table)
+
+    def save_picture(self, path: Path, title: str) -> None:
+        """Write everything printed so far as an SVG."""
+        path.write_text(self.console.export_svg(title=title), encoding="utf-8")

@@ -1,0 +1,135 @@
+"""Where a rehearsed stack comes to exist: AWS in the stand-in, node groups as simulated nodes, Kubernetes for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from rehearsal.aws import AwsRefusal, AwsStandIn
+from rehearsal.cluster import Cluster
+from rehearsal.engine import Created, RehearsalError, Resource
+from rehearsal.nodes import MachineGroup, SimulatedNodes
+from serving.rules import image_problem
+
+_NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
+_KUBERNETES = "kubernetes:"
+_PROVIDER = "pulumi:providers:"
+
+Object = dict[str, Any]
+
+
+@dataclass
+class RehearsedWorld:
+    """AWS, nodes and a cluster. `tell` gets a topic and a line for what a watcher wants to know."""
+
+    aws: AwsStandIn
+    cluster: Cluster
+    nodes: SimulatedNodes
+    region: str
+    tell: Callable[[str, str], None]
+    _joined: int = field(default=0, init=False)
+
+    def create(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
+        """Validate or create one resource; raise `RehearsalError` if somebody refuses it."""
+        if resource.type.startswith("aws:"):
+            return self._create_aws(resource, preview=preview)
+        if resource.type.startswith(_KUBERNETES):
+            return self._create_object(resource, preview=preview)
+        if resource.type.startswith(_PROVIDER):
+            return f"{resource.name}-id", {}
+        raise RehearsalError(f"{resource.label}: a rehearsal knows aws, kubernetes and providers only")
+
+    def delete(self, created: Created) -> None:
+        """Delete one resource and wait until it is gone."""
+        resource = created.resource
+        if resource.type == _NODE_GROUP:
+            self.nodes.leave(_group_name(created))
+        if resource.type.startswith("aws:"):
+            try:
+                self.aws.delete(resource.type, created.id)
+            except AwsRefusal as error:
+                raise RehearsalError(str(error)) from None
+        elif resource.type.startswith(_KUBERNETES):
+            body = object_of(resource)
+            metadata = body["metadata"]
+            self.cluster.delete(
+                body["apiVersion"], body["kind"], metadata["name"], metadata.get("namespace"), resource.label
+            )
+
+    def _create_aws(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
+        try:
+            resource_id, outputs = self.aws.create(resource.type, resource.name, resource.inputs, preview=preview)
+        except AwsRefusal as error:
+            raise RehearsalError(str(error)) from None
+        if resource.type == _NODE_GROUP and not preview:
+            self._join(str(outputs["nodeGroupName"]))
+        if resource.type == "aws:eks/cluster:Cluster" and not preview:
+            self.tell("aws", f"EKS cluster {outputs['name']}")
+        return resource_id, outputs
+
+    def _join(self, name: str) -> None:
+        group = next(group for group in self.aws.node_groups if group.name == name)
+        self.nodes.join(
+            MachineGroup(
+                name=group.name,
+                instance_type=group.instance_type,
+                count=group.desired_size,
+                labels=group.labels,
+                taints=tuple(group.taints),
+                zone_ids=tuple(group.availability_zone_ids),
+                region=self.region,
+            )
+        )
+
+    def _create_object(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
+        body = object_of(resource)
+        for problem in unpinned_images(body):
+            raise RehearsalError(f"{resource.label}: {problem}")
+        if preview:
+            return None, dict(resource.inputs)
+        applied = self.cluster.apply(body, resource.label)
+        self.cluster.wait_until_ready(body, resource.label)
+        if body["kind"] in {"Deployment", "DaemonSet"}:
+            self.tell("kubernetes", f"{body['kind']} {body['metadata']['name']} is ready")
+        metadata = applied["metadata"]
+        return "/".join(filter(None, (metadata.get("namespace"), metadata["name"]))), applied
+
+
+def _group_name(created: Created) -> str:
+    return str(created.outputs["nodeGroupName"])
+
+
+def object_of(resource: Resource) -> Object:
+    """Return the Kubernetes object of a resource: its inputs, with whole numbers as integers."""
+    body = cast("Object", _whole(dict(resource.inputs)))
+    group_version, _, kind = resource.type.removeprefix(_KUBERNETES).rpartition(":")
+    body.setdefault("apiVersion", group_version.removeprefix("core/"))
+    body.setdefault("kind", kind)
+    if not (body.get("metadata") or {}).get("name"):
+        raise RehearsalError(f"{resource.label}: metadata.name: missing; a rehearsal does not make up names")
+    return body
+
+
+def _whole(value: Any) -> Any:
+    """Pulumi's protocol has one kind of number; the API server wants integers as integers."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in cast("Mapping[str, Any]", value).items() if item is not None}
+    if isinstance(value, list):
+        return [_whole(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def unpinned_images(body: Object) -> Iterator[str]:
+    """Yield `field: reason` for every container of an object whose image is not pinned by digest."""
+    spec = body.get("spec") or {}
+    path, pod = (
+        ("spec", spec) if body["kind"] == "Pod" else ("spec.template.spec", (spec.get("template") or {}).get("spec"))
+    )
+    for group in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate((pod or {}).get(group) or []):
+            problem = image_problem(str(container.get("image", "")))
+            if problem:
+                yield f"{path}.{group}[{index}].image: rule image-digest: {problem}"
