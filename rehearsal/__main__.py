@@ -62,7 +62,8 @@ def _down() -> int:
     from rehearsal.control_plane import ControlPlane  # noqa: PLC0415
 
     ended = ControlPlane.stop_kept()
-    print(f"{len(ended)} kept clusters ended" if ended else "no kept cluster runs")
+    plural = "" if len(ended) == 1 else "s"
+    print(f"{len(ended)} kept cluster{plural} ended" if ended else "no kept cluster runs")
     return PASSED
 
 

@@ -22,8 +22,11 @@ from pulumi.runtime import mocks as pulumi_mocks
 from pulumi.runtime import rpc, set_all_config
 from pulumi.runtime.settings import get_root_resource, set_root_resource
 
+from rehearsal.event_loops import event_loops
 from serving.config import PROJECT
 
+# As many resources come and go side by side; Pulumi's own default is far larger, this machine's stand-ins answer at once.
+_PARALLEL_REGISTRATIONS = 16
 _PARALLEL_DELETIONS = 8
 
 
@@ -162,7 +165,8 @@ class InProcessEngine:
             exports = cast("Any", get_root_resource()).outputs
             return pulumi.Output.from_input(exports).apply(monitor.stack_outputs.update)
 
-        run()
+        with event_loops(_PARALLEL_REGISTRATIONS):
+            run()
 
     def _program(self) -> None:
         with warnings.catch_warnings():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rehearsal.engine import InProcessEngine, RehearsalError, Resource
 from rehearsal.timeline import Timeline
@@ -16,6 +16,10 @@ from serving.config import parse
 from serving.plan import Plan, build
 from serving.report import refusal
 from serving.stack_file import read, stack_file
+
+if TYPE_CHECKING:
+    from rehearsal.control_plane import ControlPlane
+    from rehearsal.world import RehearsedWorld
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,102 +42,108 @@ def rehearse(
     stack: str, overrides: Sequence[str] = (), *, keep: bool = False, timeline: Timeline | None = None
 ) -> None:
     """Rehearse a stack; raise `RehearsalError` with the resource, the field and the reason if it fails."""
+    # Imported here: a new machine should see a line before it sees a second of imports.
+    from rehearsal.control_plane import ControlPlane, build_programs  # noqa: PLC0415
+
     timeline = timeline or Timeline()
     plan, settings = load(stack, overrides, ROOT)
     timeline.tell("plan", f"stack {stack} is accepted: {_summary(plan)}")
-    _Rehearsal(plan, settings, timeline).run(keep=keep)
-
-
-class _Rehearsal:
-    """The parts of one rehearsal and their order."""
-
-    def __init__(self, plan: Plan, settings: Mapping[str, Any], timeline: Timeline) -> None:
-        self.plan = plan
-        self.settings = settings
-        self.timeline = timeline
-        self.proof: list[tuple[str, str]] = []
-
-    def run(self, *, keep: bool) -> None:
-        # Imported here: building the control plane on a new machine should begin with a line, not with a second of imports.
-        from rehearsal.cluster import Cluster  # noqa: PLC0415
-        from rehearsal.control_plane import ControlPlane, build_programs  # noqa: PLC0415
-        from rehearsal.nodes import SimulatedNodes  # noqa: PLC0415
-        from rehearsal.world import RehearsedWorld  # noqa: PLC0415
-
-        tell = self.timeline.tell
-        programs = build_programs(lambda line: tell("setup", line))
-        control_plane = ControlPlane(programs)
-        with ExitStack() as cleanup:
-            scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
-            cleanup.callback(control_plane.stop)
-            control_plane.start()
-            tell("setup", f"Kubernetes {_version(programs)} answers: etcd, API server, controllers, scheduler, KWOK")
-            cluster = Cluster(control_plane.kubeconfig, scratch, control_plane.check)
-            cleanup.callback(cluster.close)
-            nodes = SimulatedNodes(cluster, {name: row.timing for name, row in self.plan.workloads.items()}, tell)
-            cleanup.callback(nodes.stop)
-            nodes.start()
-            world = RehearsedWorld(self._aws(control_plane), cluster, nodes, self.plan.region or "", tell)
-            engine = InProcessEngine(ROOT, self.plan.stack, self.settings, world)
-            before = cluster.everything()
-            self._preview(engine)
-            outputs = self._update(engine)
+    control_plane = ControlPlane(build_programs(lambda line: timeline.tell("setup", line)))
+    with control_plane:
+        timeline.tell("setup", "Kubernetes answers: etcd, API server, controllers, scheduler, KWOK")
+        with opened(plan, settings, control_plane, timeline) as rehearsal:
+            rehearsal.preview()
+            rehearsal.update()
             if keep:
-                path = control_plane.keep()
-                self._say_kept(path, outputs)
+                rehearsal.say_kept(control_plane.keep())
                 return
-            self._tear_down(engine, world, before)
-        self._prove_nothing_runs(control_plane.leftovers())
-        self.timeline.verdict(f"stack {self.plan.stack} is rehearsed", passed=True, rows=self.proof)
+            rehearsal.tear_down()
+    left = control_plane.leftovers()
+    if left:
+        raise RehearsalError(f"the control plane left behind: {', '.join(left)}")
+    timeline.verdict(f"stack {stack} is rehearsed", passed=True, rows=rehearsal.proof)
 
-    def _aws(self, control_plane: Any) -> Any:
-        from rehearsal.aws import AwsStandIn  # noqa: PLC0415 (loads botocore)
 
-        authority = base64.b64encode(control_plane.certificate_authority).decode()
-        return AwsStandIn(self.plan.region or "", cluster_endpoint=control_plane.server, cluster_ca=authority)
+@contextmanager
+def opened(
+    plan: Plan, settings: Mapping[str, Any], control_plane: ControlPlane, timeline: Timeline
+) -> Generator[Rehearsal]:
+    """Connect a rehearsal to a running control plane; on the way out every wait and every simulated kubelet ends."""
+    from rehearsal.aws import AwsStandIn  # noqa: PLC0415 (loads botocore)
+    from rehearsal.cluster import Cluster  # noqa: PLC0415 (loads the Kubernetes client)
+    from rehearsal.nodes import SimulatedNodes  # noqa: PLC0415
+    from rehearsal.world import RehearsedWorld  # noqa: PLC0415
 
-    def _preview(self, engine: InProcessEngine) -> None:
-        resources = engine.preview()
-        self.timeline.tell("preview", f"{_counted(resources)} to create")
+    authority = base64.b64encode(control_plane.certificate_authority).decode()
+    aws = AwsStandIn(plan.region or "", cluster_endpoint=control_plane.server, cluster_ca=authority)
+    with ExitStack() as cleanup:
+        scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
+        cluster = Cluster(control_plane.kubeconfig, scratch, control_plane.check)
+        cleanup.callback(cluster.close)
+        timings = {name: row.timing for name, row in plan.workloads.items()}
+        nodes = SimulatedNodes(cluster, timings, timeline.tell)
+        cleanup.callback(nodes.stop)
+        nodes.start()
+        world = RehearsedWorld(aws, cluster, nodes, plan.region or "", timeline.tell)
+        yield Rehearsal(plan, InProcessEngine(ROOT, plan.stack, settings, world), world, timeline)
+
+
+class Rehearsal:
+    """One rehearsal on a running control plane: preview, update, teardown; `proof` collects what the verdict rests on."""
+
+    def __init__(self, plan: Plan, engine: InProcessEngine, world: RehearsedWorld, timeline: Timeline) -> None:
+        self.engine = engine
+        self.world = world
+        self.proof: list[tuple[str, str]] = []
+        self._plan = plan
+        self._timeline = timeline
+        self._outputs: Mapping[str, Any] = {}
+        self._before = world.cluster.everything()
+
+    def preview(self) -> None:
+        """Run the program with unknown outputs; AWS judges every request it could send."""
+        resources = self.engine.preview()
+        self._timeline.tell("preview", f"{_counted(resources)} to create")
         self.proof.append(("preview", "every AWS request is valid, with outputs unknown as on a new stack"))
 
-    def _update(self, engine: InProcessEngine) -> Mapping[str, Any]:
-        started = self.timeline.seconds
-        outputs = engine.up()
-        took = self.timeline.seconds - started
-        number = _number(engine)
-        self.timeline.tell("update", f"{number} resources created in {took:.1f} s")
+    def update(self) -> None:
+        """Create everything; workloads are ready when this returns."""
+        started = self._timeline.seconds
+        self._outputs = self.engine.up()
+        took = self._timeline.seconds - started
+        number = _number(self.engine)
+        self._timeline.tell("update", f"{number} resources created in {took:.1f} s")
         self.proof.append(("update", f"{number} resources created in dependency order"))
-        for name, row in self.plan.workloads.items():
-            ready = f"{row.replicas} of {row.replicas} replicas ready at {outputs.get('endpoints', {}).get(name)}"
-            self.proof.append((f"workload {name}", ready))
-        return outputs
+        for name, row in self._plan.workloads.items():
+            endpoint = self._outputs.get("endpoints", {}).get(name)
+            self.proof.append((f"workload {name}", f"{row.replicas} of {row.replicas} replicas ready at {endpoint}"))
 
-    def _tear_down(self, engine: InProcessEngine, world: Any, before: set[str]) -> None:
-        number = _number(engine)
-        for resource in world.aws.lift_deletion_protection():
-            self.timeline.tell("teardown", f"deletion protection of {resource} is switched off, as before any destroy")
-        engine.destroy()
-        left = [*world.aws.remaining(), *sorted(world.cluster.everything() - before)]
+    def tear_down(self) -> None:
+        """Delete everything and prove that neither AWS nor the cluster holds anything of it."""
+        number = _number(self.engine)
+        for resource in self.world.aws.lift_deletion_protection():
+            self._timeline.tell("teardown", f"deletion protection of {resource} is switched off, as before any destroy")
+        self.engine.destroy()
+        left = self.left()
         if left:
             raise RehearsalError(f"teardown left {len(left)} behind: {', '.join(left[:5])}")
-        self.timeline.tell("teardown", f"{number} resources deleted in reverse order, nothing is left")
+        self._timeline.tell("teardown", f"{number} resources deleted, what is needed by others last; nothing is left")
         self.proof.append(
             ("teardown", f"{number} resources deleted; AWS, the cluster and this machine hold nothing of them")
         )
 
-    def _prove_nothing_runs(self, left: list[str]) -> None:
-        if left:
-            raise RehearsalError(f"the control plane left behind: {', '.join(left)}")
+    def left(self) -> list[str]:
+        """Return what exists now, in AWS and in the cluster, and did not before the rehearsal."""
+        return [*self.world.aws.remaining(), *sorted(self.world.cluster.everything() - self._before)]
 
-    def _say_kept(self, kubeconfig: Path, outputs: Mapping[str, Any]) -> None:
+    def say_kept(self, kubeconfig: Path) -> None:
+        """Print the verdict of a rehearsal whose cluster stays up, with the lines to use and to end it."""
         rows = [
             *self.proof,
-            ("endpoints", ", ".join(map(str, outputs.get("endpoints", {}).values()))),
             ("use it", f"export KUBECONFIG={kubeconfig}"),
             ("end it", "python -m rehearsal down"),
         ]
-        self.timeline.verdict(f"stack {self.plan.stack} is rehearsed and kept", passed=True, rows=rows)
+        self._timeline.verdict(f"stack {self._plan.stack} is rehearsed and kept", passed=True, rows=rows)
 
 
 def render(stack: str, overrides: Sequence[str]) -> Iterator[Mapping[str, Any]]:
@@ -144,10 +154,6 @@ def render(stack: str, overrides: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     world = RenderedWorld(plan.region or "")
     InProcessEngine(ROOT, stack, settings, world).up()
     yield from world.objects
-
-
-def _version(programs: Any) -> str:
-    return str(getattr(programs, "kubernetes_version", "1.36"))
 
 
 def _summary(plan: Plan) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 _TOPIC_STYLES = {
@@ -48,16 +47,16 @@ class Timeline:
 
     def verdict(self, title: str, *, passed: bool, rows: Iterable[tuple[str, str]]) -> None:
         """Print the verdict with what it rests on."""
-        style = "bold green" if passed else "bold red"
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="fold")
-        for label, value in rows:
-            table.add_row(label, Text(value))
+        rows = list(rows)
+        labels = max(len(label) for label, _ in rows)
         with self._lock:
             self.console.print()
-            self.console.print(Text(f"{'✓' if passed else '✗'} {title}", style=style))
-            self.console.print(table)
+            mark, style = ("✓", "bold green") if passed else ("✗", "bold red")
+            self.console.print(Text(f"{mark} {title}", style=style), soft_wrap=True)
+            for label, value in rows:
+                # Not folded: some of these lines are there to be copied.
+                line = Text(f"  {label:<{labels}}  ", style="dim")
+                self.console.print(line.append(value, style="default not dim"), soft_wrap=True)
 
     def save_picture(self, path: Path, title: str) -> None:
         """Write everything printed so far as an SVG."""

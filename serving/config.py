@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from serving import catalogue
 from serving.config_errors import sentences
-from serving.spelling import InputError, UnknownKeyError, allowed, did_you_mean, listed
+from serving.spelling import InputError, UnknownKeyError, allowed, did_you_mean, listed, nearest
 
 PROJECT = "glm-on-gpus"
 _PROVIDER_NAMESPACES = ("aws", "kubernetes", "pulumi")
@@ -131,7 +131,7 @@ class EksClusterConfig(_Model):
             ),
         ],
     ] = {}
-    """a map from a name to the ARN of an IAM role that administers the cluster, {name: arn:aws:iam::<account>:role/<role>}"""
+    """a map from a name to the ARN of an IAM role that administers the cluster, {name: arn:aws:iam::<account>:role/<role>}; not the role that runs Pulumi"""
     system_instance_type: Annotated[str, AfterValidator(_known_system_instance_type)] = "m7i.large"
     """an instance type for system pods such as m7i.large"""
     system_nodes: Annotated[int, Field(ge=1, le=20)] = 2
@@ -282,13 +282,19 @@ def parse(settings: Mapping[str, object], where: str = "config") -> StackConfig:
 
 
 def _sections(settings: Mapping[str, object]) -> dict[str, object]:
-    """Return the sections and the region by name, also under a wrong namespace: one mistake is not reported as two."""
-    sections: dict[str, object] = {}
-    for key, value in settings.items():
-        namespace, _, name = key.rpartition(":")
-        if name in (*_TOP_LEVEL, "region") and namespace not in _PROVIDER_NAMESPACES:
-            sections[name] = value
-    return sections
+    """Return the sections and the region by name.
+
+    Also those under a wrong namespace and misspelt ones: one mistake is not reported as two, and what is inside is checked.
+    """
+    names = (*_TOP_LEVEL, "region")
+    given = {key.rpartition(":")[2]: value for key, value in settings.items() if not _is_a_providers(key)}
+    meant = {nearest(name, names): value for name, value in given.items() if name not in names}
+    right = {name: value for name, value in given.items() if name in names}
+    return right | {name: value for name, value in meant.items() if name and name not in right}
+
+
+def _is_a_providers(key: str) -> bool:
+    return key.rpartition(":")[0] in _PROVIDER_NAMESPACES
 
 
 def _key_problems(settings: Mapping[str, object]) -> Iterator[str]:

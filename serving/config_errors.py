@@ -39,7 +39,12 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
     for details, place in places:
         if details["type"] != "missing" or place.path not in meant:
             found.setdefault(place.path, f"{place.path}: {_reason(details, place)}")
-    return list(found.values())
+    # A list whose item is wrong is not also reported as too short.
+    return [text for path, text in found.items() if not any(_is_inside(other, path) for other in found)]
+
+
+def _is_inside(path: str, outer: str) -> bool:
+    return path.startswith((f"{outer}.", f"{outer}["))
 
 
 def _meant(details: ErrorDetails, place: _Place) -> str | None:

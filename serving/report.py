@@ -108,7 +108,12 @@ def _workload_markdown(row: WorkloadPlan) -> Iterator[str]:
     yield "| rule | verdict | why |"
     yield "|---|---|---|"
     for rule, passed, why in _verdicts(row):
-        yield f"| {rule} | {'passed' if passed else '**refused**'} | {why} |"
+        yield f"| {rule} | {'passed' if passed else '**refused**'} | {_cell(why)} |"
+
+
+def _cell(text: str) -> str:
+    """Return text that stays inside one cell of a Markdown table, whatever the stack file's values hold."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 # --- shared by both forms ------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ class UnknownKeyError(InputError):
 def nearest(given: str, allowed: Iterable[str]) -> str | None:
     """Return the allowed name closest in spelling to the given one, or None if none is close."""
     folded = {name.casefold(): name for name in allowed}
-    matches = get_close_matches(given.casefold(), folded, n=1, cutoff=0.6)
-    return folded[matches[0]] if matches else None
+    matches = get_close_matches(given.casefold(), folded, n=3, cutoff=0.6)
+    # Two letters in the wrong order: us-esat-1 is us-east-1, though us-west-1 is as close by its blocks.
+    swapped = [match for match in matches if sorted(match) == sorted(given.casefold())]
+    return next((folded[match] for match in (*swapped, *matches)), None)
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from rehearsal.aws.botocore_models import Shape, second_opinion
-from rehearsal.aws.draft import Draft, as_list, as_table, contains_unknown, joined, shown
+from rehearsal.aws.draft import Draft, as_list, as_table, contains_unknown, joined
 from rehearsal.aws.refusal import AwsRefusal
 from rehearsal.aws.request import Request, walked
 from serving.spelling import did_you_mean, listed
@@ -45,7 +45,8 @@ def check_request(draft: Draft, request: Request) -> None:
     if not contains_unknown(request.params):
         objection = second_opinion(request.params, request.shape)
         if objection is not None:
-            raise draft.refusal("inputs", objection, request.call.cited)
+            reason = "botocore's own validator refuses the request" if draft.secrets else objection
+            raise draft.refusal("inputs", reason, request.call.cited)
 
 
 def _check_members(draft: Draft, request: Request, path: str, value: object, shape: Shape) -> None:
@@ -135,8 +136,6 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 def _refusal(draft: Draft, request: Request, path: str, value: object, problem: str) -> AwsRefusal:
     field = request.origin(path)
-    refusal = draft.refusal(field, problem, request.call.cited)
-    if draft.given(field) or value is None:
-        return refusal
-    # The value is not the program's own: a name that the provider made up, or one part of a key and value pair.
-    return AwsRefusal(draft.resource, field, shown(value), problem, request.call.cited)
+    # Not in the inputs under this path are parts of what the provider builds, and keys with dots in them.
+    given = draft.at(field)
+    return draft.refusal_of(field, value if given is None else given, problem, request.call.cited)

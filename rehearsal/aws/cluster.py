@@ -150,6 +150,8 @@ def _cluster(draft: Draft, world: World, name: str) -> dict[str, object]:
         "identities": [{"oidcs": [{"issuer": issuer}]}],
         "status": "ACTIVE",
         "platformVersion": "eks.1",
+        # Only local clusters on Outposts have one.
+        "clusterId": "",
         "createdAt": world.now,
         "vpcConfig": _vpc_config(draft, world),
         "accessConfig": {

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, cast
 
-from rehearsal.aws.draft import Draft, as_table
+from rehearsal.aws.draft import UNKNOWN, Draft, as_table, contains_unknown
 from rehearsal.aws.world import Record
 
 PolicyPlace = Literal["trust", "identity", "resource"]
@@ -75,6 +75,8 @@ def statements_of(policy: Mapping[str, object]) -> list[Mapping[str, object]]:
 
 def as_policy_text(value: object) -> object:
     """Return a policy as the JSON text that the API takes; the provider accepts it as an object, too."""
+    if contains_unknown(value):
+        return UNKNOWN
     return json.dumps(value) if isinstance(value, Mapping) else value
 
 

@@ -89,13 +89,13 @@ class Draft:
 
     def refusal(self, field: str, reason: str, source: str) -> AwsRefusal:
         """Return the refusal of the value at a path, to be raised; a secret value stays out of it."""
-        return AwsRefusal(self.resource, field, self._shown(field), reason, source)
+        return self.refusal_of(field, self.at(field), reason, source)
 
-    def _shown(self, path: str) -> str:
-        if any(path == secret or re.match(re.escape(secret) + r"[.\[]", path) for secret in self.secrets):
-            return "[secret]"
-        value = self.at(path)
-        return "not given" if value is None else shown(value)
+    def refusal_of(self, field: str, value: object, reason: str, source: str) -> AwsRefusal:
+        """Return the refusal of a value that is inside a property or was made from it."""
+        secret = any(field == path or field.startswith((f"{path}.", f"{path}[")) for path in self.secrets)
+        given = "[secret]" if secret else "not given" if value is None else shown(value)
+        return AwsRefusal(self.resource, field, given, reason, source)
 
 
 def plain(value: object) -> tuple[object, frozenset[str]]:
@@ -166,8 +166,8 @@ def as_table(value: object) -> Mapping[str, object]:
 
 
 def shown(value: object) -> str:
-    """Return a value as refusals quote it: strings in quotes, the rest as JSON, long ones cut."""
-    text = f"'{value}'" if isinstance(value, str) else json.dumps(value, default=repr)
+    """Return a value as refusals quote it, on one line: strings in quotes, the rest as JSON, long ones cut."""
+    text = f"'{' '.join(value.split())}'" if isinstance(value, str) else json.dumps(value, default=repr)
     if len(text) <= _LONGEST_VALUE_SHOWN:
         return text
     return f"{text[:_LONGEST_VALUE_SHOWN]}… ({len(text)} characters)"

@@ -158,7 +158,7 @@ _CREATE_FLOW_LOGS = Call(
 def _check_flow_log(draft: Draft, world: World) -> None:
     given = [name for name in _WATCHED if draft.given(name)]
     if len(given) != 1:
-        reason = f"a flow log watches exactly one of {listed(_WATCHED)}; given are {listed(given) or 'none'}"
+        reason = f"a flow log watches exactly one of {listed(_WATCHED)}; given are {' and '.join(given) or 'none'}"
         raise draft.refusal(given[1] if given else "vpcId", reason, _CREATE_FLOW_LOGS.cited)
     world.reference(draft, "vpcId", tokens.VPC)
     world.reference(draft, "subnetId", tokens.SUBNET)

@@ -254,6 +254,12 @@ def _nat_gateway(draft: Draft, world: World, _nat_id: str) -> dict[str, object]:
         "privateIp": draft.text("privateIp") or _first_address(subnet),
         "vpcId": subnet.text("vpcId") if subnet else draft.text("vpcId") or "",
         "secondaryPrivateIpAddressCount": draft.number("secondaryPrivateIpAddressCount") or 0,
+        # These belong to regional NAT gateways.
+        "autoProvisionZones": "",
+        "autoScalingIps": "",
+        "regionalNatGatewayAddresses": [],
+        "regionalNatGatewayAutoMode": "",
+        "routeTableId": "",
     }
 
 

@@ -103,15 +103,6 @@ def _check_repair(draft: Draft, _world: World) -> None:
         number, percentage = f"nodeRepairConfig.{what}Count", f"nodeRepairConfig.{what}Percentage"
         if draft.given(number) and draft.given(percentage):
             raise draft.refusal(percentage, f"not together with {what}Count", "EKS NodeRepairConfig")
-    fields = ("nodeMonitoringCondition", "nodeUnhealthyReason", "minRepairWaitTimeMins", "repairAction")
-    for index, override in enumerate(draft.items("nodeRepairConfig.nodeRepairConfigOverrides")):
-        missing = [name for name in fields if name not in as_table(override)]
-        if missing:
-            path = f"nodeRepairConfig.nodeRepairConfigOverrides[{index}]"
-            reason = f"an override needs all of {listed(fields)}; missing are {listed(missing)}"
-            raise draft.refusal(
-                f"{path}.{missing[0]}", reason, "EKS NodeRepairConfigOverrides; user guide, nodes/node-repair"
-            )
 
 
 def _check_labels_and_taints(draft: Draft, _world: World) -> None:
@@ -240,7 +231,10 @@ def _machine(draft: Draft, template: Record | None) -> Machine:
     if template is not None and template.text("instanceType"):
         return machine(template.draft(), "instanceType", template.text("instanceType"))
     kinds = [machine(draft, f"instanceTypes[{index}]", name) for index, name in enumerate(draft.texts("instanceTypes"))]
-    return kinds[0] if kinds else machine(draft, "instanceTypes", _DEFAULT_INSTANCE_TYPE)
+    if not kinds:
+        reason = f"name one, here or in the launch template: without it EKS takes {_DEFAULT_INSTANCE_TYPE}"
+        raise draft.refusal("instanceTypes", reason, _CREATE.cited)
+    return kinds[0]
 
 
 def _check_image(draft: Draft, template: Record | None, kind: Machine) -> None:
@@ -288,7 +282,7 @@ def _node_group(draft: Draft, world: World, group_id: str) -> dict[str, object]:
         or ("CUSTOM" if template and template.text("imageId") else "AL2023_x86_64_STANDARD"),
         "capacityType": draft.text("capacityType") or "ON_DEMAND",
         # EKS leaves the list empty where the type is in the template.
-        "instanceTypes": draft.texts("instanceTypes") or ([] if template else [_DEFAULT_INSTANCE_TYPE]),
+        "instanceTypes": draft.texts("instanceTypes"),
         "diskSize": draft.number("diskSize") or (0 if template else 20),
         "version": version,
         "releaseVersion": draft.text("releaseVersion")

@@ -12,7 +12,6 @@ from rehearsal.aws.machines import Machine
 from rehearsal.aws.security_groups import security_group
 from rehearsal.aws.user_data import check_is_mime
 from rehearsal.aws.world import Record, World
-from serving.spelling import listed
 
 GUIDE: Final = "EKS user guide, nodes/launch-templates"
 _CAPACITY_BLOCKS: Final = "EKS user guide, ml/capacity-blocks-mng"
@@ -172,5 +171,5 @@ def _check_capacity_block(draft: Draft, template: Record | None, kind: Machine, 
             "instanceType", "Capacity Blocks are for GPU instance types", "EC2 user guide, capacity-blocks"
         )
     if len(zones) > 1:
-        reason = f"only the subnet in the block's zone may be given; these are in {listed(zones)}"
+        reason = f"only the subnet in the block's zone may be given; these are in {' and '.join(zones)}"
         raise draft.refusal("subnetIds", reason, _CAPACITY_BLOCKS)

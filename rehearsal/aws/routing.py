@@ -71,7 +71,9 @@ def _check_one_route(draft: Draft, world: World, path: str, destinations: tuple[
     for names, what in ((destinations, "destination"), (_ROUTE_TARGETS, "target")):
         given = [name for name in names if draft.given(joined(path, name))]
         if len(given) != 1:
-            reason = f"a route has exactly one {what}, one of {listed(names)}; given are {listed(given) or 'none'}"
+            reason = (
+                f"a route has exactly one {what}, one of {listed(names)}; given are {' and '.join(given) or 'none'}"
+            )
             raise draft.refusal(joined(path, given[1] if given else names[0]), reason, _CREATE_ROUTE.cited)
     for name in destinations[:2]:
         cidr.any_version(draft, joined(path, name))
@@ -110,7 +112,7 @@ def _route_table(_draft: Draft, world: World, table_id: str) -> dict[str, object
 
 
 def _route_id(draft: Draft, _world: World) -> str:
-    destination = next(draft.text(name) or "" for name in _ROUTE_DESTINATIONS if draft.given(name))
+    destination = next((draft.text(name) for name in _ROUTE_DESTINATIONS if draft.given(name)), None)
     return f"{draft.text('routeTableId')}_{destination}"
 
 
@@ -174,9 +176,7 @@ def _check_endpoint_service(draft: Draft, world: World) -> None:
         reason = f"InvalidServiceName: a service of {world.region} begins with {expected}"
         raise draft.refusal("serviceName", reason, _CREATE_ENDPOINT.cited)
     if kind == "Gateway" and service.removeprefix(expected) not in _GATEWAY_SERVICES:
-        reason = (
-            f"has no gateway endpoint; only {listed(_GATEWAY_SERVICES)} have, others need vpcEndpointType Interface"
-        )
+        reason = f"has no gateway endpoint; only {' and '.join(_GATEWAY_SERVICES)} have, others need vpcEndpointType Interface"
         raise draft.refusal("serviceName", reason, "AWS PrivateLink guide, gateway endpoints")
 
 

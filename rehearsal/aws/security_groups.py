@@ -146,7 +146,7 @@ def _check_rule(draft: Draft, world: World, direction: Direction) -> None:
     call = _AUTHORIZE[direction]
     given = [name for name in _PEERS if draft.given(name)]
     if len(given) != 1:
-        reason = f"a rule has exactly one of {listed(_PEERS)}; given are {listed(given) or 'none'}"
+        reason = f"a rule has exactly one of {listed(_PEERS)}; given are {' and '.join(given) or 'none'}"
         raise draft.refusal(given[1] if given else _PEERS[0], reason, call.cited)
     for name in _PEERS[:2]:
         cidr.any_version(draft, name)

@@ -11,11 +11,11 @@ import binascii
 from collections.abc import Mapping
 from email import message_from_bytes
 from email.message import Message
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 import yaml
 
-from rehearsal.aws.draft import Draft, as_list, as_table, shown, value_at
+from rehearsal.aws.draft import Draft, as_list, as_table, joined, value_at
 from serving.spelling import did_you_mean, listed
 
 _FIELD = "userData"
@@ -61,10 +61,12 @@ def check_is_mime(template: Draft) -> None:
     message = message_from_bytes(decoded)
     if not message.is_multipart():
         reason = "Ec2LaunchTemplateInvalidConfiguration: User data was not in the MIME multipart format"
-        raise template.refusal(_FIELD, reason, "EKS error text, terraform-aws-modules/terraform-aws-eks#1875")
+        raise template.refusal_of(
+            _FIELD, _readable(decoded), reason, "EKS error text, terraform-aws-modules/terraform-aws-eks#1875"
+        )
     if any(part.defects for part in message.walk()):
         defect = type(next(defect for part in message.walk() for defect in part.defects)).__name__
-        raise template.refusal(_FIELD, f"is MIME multipart with a defect: {defect}", "RFC 2046")
+        raise template.refusal_of(_FIELD, _readable(decoded), f"MIME multipart with a defect: {defect}", "RFC 2046")
 
 
 def _decoded(template: Draft) -> bytes | None:
@@ -79,16 +81,19 @@ def _decoded(template: Draft) -> bytes | None:
 
 
 def _text_of(part: Message) -> str:
-    payload = cast("bytes", part.get_payload(decode=True))
-    return payload.decode("utf-8", errors="replace")
+    return _readable(cast("bytes", part.get_payload(decode=True)))
+
+
+def _readable(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace")
 
 
 def _check_node_config(template: Draft, text: str) -> None:
     try:
         config: object = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        reason = f"the NodeConfig part is not YAML: {' '.join(str(error).split())}"
-        raise template.refusal(_FIELD, reason, _NODEADM) from None
+        reason = f"is not YAML: {' '.join(str(error).split())}"
+        raise template.refusal_of(f"{_FIELD}.NodeConfig", text, reason, _NODEADM) from None
     for key, expected in (("apiVersion", _API_VERSION), ("kind", "NodeConfig")):
         if value_at(config, key) != expected:
             _refuse(template, key, value_at(config, key), f"must be {expected}")
@@ -127,6 +132,5 @@ def _check_local_storage(template: Draft, storage: object) -> None:
             _refuse(template, f"{path}.disabledMounts", mount, f"must be {listed(_MOUNTS)}")
 
 
-def _refuse(template: Draft, path: str, value: object, reason: str) -> None:
-    given = "not given" if value is None else shown(value)
-    raise template.refusal(_FIELD, f"NodeConfig {path or 'as a whole'}: {given}: {reason}", _NODEADM)
+def _refuse(template: Draft, path: str, value: object, reason: str) -> NoReturn:
+    raise template.refusal_of(joined(f"{_FIELD}.NodeConfig", path), value, reason, _NODEADM)
