@@ -7,10 +7,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearse test lint format unit rehearsal-tests serving-tests engine-tests bench lock clean
+.PHONY: help setup rehearse test lint format unit rehearsal-tests serving-tests engine-tests bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install the locked Python packages into .venv
 
 rehearse: $(READY) ## rehearse `pulumi up --stack $(STACK)` on a real control plane; STACK=dev, ARGS="--keep --set PATH=VALUE"
 	@$(BIN)/python -m rehearsal up --stack $(STACK) $(ARGS)

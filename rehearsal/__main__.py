@@ -15,7 +15,7 @@ from rehearsal.timeline import Timeline
 from serving.__main__ import add_stack_arguments
 from serving.spelling import InputError
 
-_PICTURE_COLUMNS = 110
+_PICTURE_COLUMNS = 128
 
 PASSED, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -16,7 +16,7 @@ def event_loops(threads: int) -> Generator[None]:
     def open_loop() -> None:
         loops.append(asyncio.new_event_loop())
         # A failure is raised where the program runs; its echoes in tasks that nobody awaits are no news.
-        loops[-1].set_exception_handler(lambda *_: None)
+        loops[-1].set_exception_handler(_ignore)
         asyncio.set_event_loop(loops[-1])
 
     open_loop()
@@ -33,6 +33,10 @@ def event_loops(threads: int) -> Generator[None]:
         raise
     else:
         _close(executor, loops)
+
+
+def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    del loop, context
 
 
 def _close(executor: ThreadPoolExecutor, loops: list[asyncio.AbstractEventLoop]) -> None:

@@ -77,7 +77,7 @@ class SimulatedNodes:
             lambda: all(_is_ready(self._cluster.get("v1", "Node", name)) for name in names),
             f"node group {group.name}: its nodes did not become ready",
         )
-        self._tell("nodes", f"{group.count} x {group.instance_type} joined as {names[0]}…")
+        self._tell("nodes", f"{group.count} x {group.instance_type} joined: {', '.join(names)}")
 
     def leave(self, group: str) -> None:
         """Take a group's machines away."""
@@ -120,11 +120,11 @@ class SimulatedNodes:
         fetch = 0 if (node, revision) in self._fetched else times.expected_fetch_seconds
         self._fetched.add((node, revision))
         name = metadata["name"]
-        self._tell("pods", f"{name} is on {node}; weights: {fetch / 60:.0f} min to fetch, once for the node")
+        self._tell("pods", f"{name} is on {node} and fetches the weights ({_real(fetch)})")
         self._after(fetch, lambda: self._annotate(metadata, INITIALIZED))
         load = times.expected_load_seconds + times.expected_engine_start_seconds
         self._after(
-            fetch + load, lambda: self._annotate(metadata, READY, f"{name} serves after {load / 60:.0f} min more")
+            fetch + load, lambda: self._annotate(metadata, READY, f"{name} has loaded and serves ({_real(load)})")
         )
 
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
@@ -141,6 +141,10 @@ class SimulatedNodes:
         self._cluster.patch(body)
         if line:
             self._tell("pods", line)
+
+
+def _real(seconds: int) -> str:
+    return f"{seconds / 60:.0f} min on real machines"
 
 
 def _named(kind: str, name: str, namespace: str | None = None) -> Object:

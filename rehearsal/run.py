@@ -47,7 +47,8 @@ def rehearse(
 
     timeline = timeline or Timeline()
     plan, settings = load(stack, overrides, ROOT)
-    timeline.tell("plan", f"stack {stack} is accepted: {_summary(plan)}")
+    for line in _summary(plan):
+        timeline.tell("plan", line)
     control_plane = ControlPlane(build_programs(lambda line: timeline.tell("setup", line)))
     with control_plane:
         timeline.tell("setup", "Kubernetes answers: etcd, API server, controllers, scheduler, KWOK")
@@ -122,7 +123,10 @@ class Rehearsal:
         """Delete everything and prove that neither AWS nor the cluster holds anything of it."""
         number = _number(self.engine)
         for resource in self.world.aws.lift_deletion_protection():
-            self._timeline.tell("teardown", f"deletion protection of {resource} is switched off, as before any destroy")
+            self._timeline.tell(
+                "teardown",
+                f"deletion protection of {resource.rpartition('::')[2]} is switched off, as before any destroy",
+            )
         self.engine.destroy()
         left = self.left()
         if left:
@@ -156,15 +160,15 @@ def render(stack: str, overrides: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     yield from world.objects
 
 
-def _summary(plan: Plan) -> str:
+def _summary(plan: Plan) -> Iterator[str]:
     pools = ", ".join(f"{pool.nodes} x {pool.instance.name}" for pool in plan.node_pools.values())
     cost = plan.cost.hourly_usd
-    price = "price unknown" if cost is None else f"{cost:,.2f} USD an hour on demand"
-    contexts = ", ".join(
-        f"{row.name} {row.memory.full_length_requests:.2f} x {row.max_model_len:,} tokens"
-        for row in plan.workloads.values()
-    )
-    return f"{pools} ({price}); {contexts}"
+    price = "price unknown" if cost is None else f"{cost:,.2f} USD an hour at list price"
+    yield f"stack {plan.stack} is accepted: {pools}, {price}"
+    for row in plan.workloads.values():
+        memory = row.memory
+        fits = f"{memory.full_length_requests:.2f} requests of {row.max_model_len:,} tokens"
+        yield f"{row.name}: {row.checkpoint.repository}, {memory.kv_pool_tokens:,} tokens of KV cache, {fits} for each replica"
 
 
 def _number(engine: InProcessEngine) -> int:

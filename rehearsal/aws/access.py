@@ -69,7 +69,7 @@ def _check_policy_association(draft: Draft, world: World) -> None:
     if arn is not None and not _ACCESS_POLICY.fullmatch(arn):
         reason = "must be arn:aws:eks::aws:cluster-access-policy/<name>, for example …/AmazonEKSClusterAdminPolicy"
         raise draft.refusal("policyArn", reason, _ASSOCIATE_POLICY.cited)
-    if draft.text("accessScope.type") == "namespace" and not draft.given("accessScope.namespaces"):
+    if draft.text("accessScope.type") == "namespace" and draft.absent("accessScope.namespaces"):
         raise draft.refusal("accessScope.namespaces", "required with scope type namespace", _ASSOCIATE_POLICY.cited)
     cluster = cluster_of(draft, world)
     principal = draft.text("principalArn")

@@ -35,7 +35,7 @@ _PRIVATE_RANGES: Final = tuple(IPv4Network(block) for block in ("10.0.0.0/8", "1
 def _check_version(draft: Draft, world: World) -> None:
     version = draft.text("version")
     known = catalogue.kubernetes_versions()
-    if not draft.given("version"):
+    if draft.absent("version"):
         reason = f"give it: what EKS would choose is not known here; the catalogue has {listed(known)}"
         raise draft.refusal("version", reason, _CREATE.cited)
     if version is None:

@@ -44,7 +44,7 @@ def check_json(draft: Draft, field: str, source: str) -> Mapping[str, object]:
 
 def check_policy(draft: Draft, field: str, place: PolicyPlace) -> None:
     """Refuse a policy that IAM cannot read: it is JSON with Version and Statement, each statement complete for its place."""
-    if draft.unknown(field) or not draft.given(field):
+    if draft.unknown(field) or draft.absent(field):
         return
     policy = draft.table(field) or check_json(draft, field, _POLICY_SOURCE)
     if policy.get("Version") not in _VERSIONS:

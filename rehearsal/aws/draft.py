@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -47,8 +47,20 @@ class Draft:
         return value_at(self.inputs, path)
 
     def given(self, path: str) -> bool:
-        """Whether the program says anything there, be it unknown."""
-        return self.at(path) is not None
+        """Whether the program says anything there, be it unknown. Inside of something unknown nobody can say: no."""
+        parent = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.at(path) is not None and not (parent and isinstance(self.at(parent), UnknownValue))
+
+    def absent(self, path: str) -> bool:
+        """Whether the program certainly says nothing there."""
+        return self.at(path) is None
+
+    def not_one_of(self, paths: Sequence[str]) -> str | None:
+        """Return the property to blame unless exactly one of them is given: the second, or, without any, the first."""
+        given = [path for path in paths if self.given(path)]
+        if len(given) > 1:
+            return given[1]
+        return paths[0] if all(self.absent(path) for path in paths) else None
 
     def unknown(self, path: str) -> bool:
         """Whether the value, or any part of it, is known only to an update."""
@@ -167,7 +179,7 @@ def as_table(value: object) -> Mapping[str, object]:
 
 def shown(value: object) -> str:
     """Return a value as refusals quote it, on one line: strings in quotes, the rest as JSON, long ones cut."""
-    text = f"'{' '.join(value.split())}'" if isinstance(value, str) else json.dumps(value, default=repr)
+    text = f"'{' '.join(value.split())}'" if isinstance(value, str) else json.dumps(value, default=repr, sort_keys=True)
     if len(text) <= _LONGEST_VALUE_SHOWN:
         return text
     return f"{text[:_LONGEST_VALUE_SHOWN]}… ({len(text)} characters)"

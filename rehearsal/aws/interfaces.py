@@ -51,7 +51,7 @@ def check_types(template: Draft) -> None:
         kind = template.text(f"{path}.interfaceType")
         if kind is not None and kind not in _TYPES:
             raise template.refusal(f"{path}.interfaceType", f"must be {listed(_TYPES)}", _MODEL)
-        if not template.given(f"{path}.deviceIndex"):
+        if template.absent(f"{path}.deviceIndex"):
             raise template.refusal(f"{path}.deviceIndex", "required for a network interface", _MODEL)
         if several and template.flag(f"{path}.associatePublicIpAddress"):
             reason = "not with several network interfaces: put the nodes into private subnets behind a NAT gateway"

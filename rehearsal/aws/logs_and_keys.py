@@ -157,21 +157,22 @@ _CREATE_FLOW_LOGS = Call(
 
 def _check_flow_log(draft: Draft, world: World) -> None:
     given = [name for name in _WATCHED if draft.given(name)]
-    if len(given) != 1:
+    to_blame = draft.not_one_of(list(_WATCHED))
+    if to_blame is not None:
         reason = f"a flow log watches exactly one of {listed(_WATCHED)}; given are {' and '.join(given) or 'none'}"
-        raise draft.refusal(given[1] if given else "vpcId", reason, _CREATE_FLOW_LOGS.cited)
+        raise draft.refusal(to_blame, reason, _CREATE_FLOW_LOGS.cited)
     world.reference(draft, "vpcId", tokens.VPC)
     world.reference(draft, "subnetId", tokens.SUBNET)
     if draft.number("maxAggregationInterval") not in {None, 60, 600}:
         raise draft.refusal("maxAggregationInterval", "must be 60 or 600 seconds", _CREATE_FLOW_LOGS.cited)
-    if not draft.given("trafficType") and given[0] in {"vpcId", "subnetId", "eniId"}:
+    if draft.absent("trafficType") and given[0] in {"vpcId", "subnetId", "eniId"}:
         raise draft.refusal("trafficType", f"required for {_WATCHED[given[0]]}", _CREATE_FLOW_LOGS.cited)
     if draft.text("logDestinationType") in {None, "cloud-watch-logs"} and not draft.unknown("logDestinationType"):
         _check_delivery(draft, world)
 
 
 def _check_delivery(draft: Draft, world: World) -> None:
-    if not draft.given("iamRoleArn"):
+    if draft.absent("iamRoleArn"):
         raise draft.refusal("iamRoleArn", "required where the destination is a log group", _CREATE_FLOW_LOGS.cited)
     destination = draft.text("logDestination")
     if destination is not None and not destination.startswith("arn:aws:logs:"):

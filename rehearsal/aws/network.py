@@ -33,7 +33,7 @@ def _check_vpc(draft: Draft, _world: World) -> None:
     network = cidr.ipv4(draft, "cidrBlock")
     if network is not None:
         cidr.check_length(draft, "cidrBlock", network, longest=28, shortest=16, source="EC2 error InvalidVpc.Range")
-    if network is None and not draft.given("cidrBlock") and not draft.given("ipv4IpamPoolId"):
+    if draft.absent("cidrBlock") and draft.absent("ipv4IpamPoolId"):
         raise draft.refusal("cidrBlock", "a VPC needs cidrBlock or ipv4IpamPoolId", _CREATE_VPC.cited)
     if draft.text("instanceTenancy") == "host":
         raise draft.refusal("instanceTenancy", "must be default or dedicated for a VPC", _CREATE_VPC.cited)
@@ -104,7 +104,7 @@ def _check_zone(draft: Draft, world: World) -> None:
     if draft.given("availabilityZone"):
         reason = "give availabilityZoneId instead: which zone a name means differs from account to account"
         raise draft.refusal("availabilityZone", reason, "EC2 user guide, Availability Zone ids")
-    if not draft.given("availabilityZoneId"):
+    if draft.absent("availabilityZoneId"):
         reason = "give it: without it AWS picks a zone, and nothing says that the GPU machines are offered there"
         raise draft.refusal("availabilityZoneId", reason, _CREATE_SUBNET.cited)
     zone = draft.text("availabilityZoneId")
@@ -213,18 +213,19 @@ def _is_public(draft: Draft) -> bool:
 def _check_nat_gateway(draft: Draft, world: World) -> None:
     subnet = world.reference(draft, "subnetId", tokens.SUBNET)
     address = world.reference(draft, "allocationId", tokens.EIP)
-    if draft.text("availabilityMode") != "regional" and not draft.given("subnetId"):
+    if draft.unknown("connectivityType") or draft.unknown("availabilityMode"):
+        return
+    regional = draft.text("availabilityMode") == "regional"
+    if not regional and draft.absent("subnetId"):
         raise draft.refusal("subnetId", "a zonal NAT gateway needs a subnet", _CREATE_NAT_GATEWAY.cited)
     if not _is_public(draft):
         if draft.given("allocationId"):
-            raise draft.refusal(
-                "allocationId", "a private NAT gateway takes no Elastic IP address", _CREATE_NAT_GATEWAY.cited
-            )
+            reason = "a private NAT gateway takes no Elastic IP address"
+            raise draft.refusal("allocationId", reason, _CREATE_NAT_GATEWAY.cited)
         return
-    if not draft.given("allocationId") and draft.text("availabilityMode") != "regional":
-        raise draft.refusal(
-            "allocationId", "a public NAT gateway needs an Elastic IP address", _CREATE_NAT_GATEWAY.cited
-        )
+    if not regional and draft.absent("allocationId"):
+        reason = "a public NAT gateway needs an Elastic IP address"
+        raise draft.refusal("allocationId", reason, _CREATE_NAT_GATEWAY.cited)
     if address is not None:
         _check_address_is_free(draft, world, address)
     if subnet is not None and _internet_gateway_of(world, subnet.text("vpcId")) is None:

@@ -84,12 +84,13 @@ def _check_sizes(draft: Draft, _world: World) -> None:
 
 
 def _check_update(draft: Draft, _world: World) -> None:
-    if not draft.given("updateConfig"):
+    if draft.absent("updateConfig"):
         return
     number, percentage = "updateConfig.maxUnavailable", "updateConfig.maxUnavailablePercentage"
-    if draft.given(number) == draft.given(percentage):
+    to_blame = draft.not_one_of((number, percentage))
+    if to_blame is not None:
         reason = "give exactly one of maxUnavailable and maxUnavailablePercentage"
-        raise draft.refusal(percentage if draft.given(number) else number, reason, "EKS NodegroupUpdateConfig")
+        raise draft.refusal(to_blame, reason, "EKS NodegroupUpdateConfig")
     unavailable, most = draft.number(number), draft.number("scalingConfig.maxSize")
     if unavailable is not None and unavailable > _MOST_UNAVAILABLE:
         raise draft.refusal(number, f"must be at most {_MOST_UNAVAILABLE}", "EKS NodegroupUpdateConfig")

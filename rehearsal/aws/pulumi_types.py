@@ -32,13 +32,13 @@ class PropertyType:
 @cache
 def inputs_of(token: str) -> PropertyType:
     """Return the inputs of a resource type such as `aws:ec2/vpc:Vpc`."""
-    return _described(_class_of(token, "{}Args"))
+    return described(_class_of(token, "{}Args"))
 
 
 @cache
 def outputs_of(token: str) -> frozenset[str]:
     """Return every property that a program can read from a resource of a type, inputs included."""
-    return frozenset(_described(_class_of(token, "_{}State")).nested)
+    return frozenset(described(_class_of(token, "_{}State")).nested)
 
 
 def check_spelling(draft: Draft) -> None:
@@ -64,7 +64,7 @@ def _check(draft: Draft, table: Mapping[str, object], path: str, allowed: Proper
 
 def _check_nested(draft: Draft, value: object, path: str, nested: type) -> None:
     if isinstance(value, Mapping):
-        _check(draft, as_table(value), path, _described(nested))
+        _check(draft, as_table(value), path, described(nested))
     for index, item in enumerate(as_list(value)):
         _check_nested(draft, item, f"{path}[{index}]", nested)
 
@@ -89,7 +89,8 @@ def _class_of(token: str, pattern: str) -> type:
 
 
 @cache
-def _described(cls: type) -> PropertyType:
+def described(cls: type) -> PropertyType:
+    """Return what an object type of the SDK accepts."""
     types: Any = import_module("pulumi._types")
     names: dict[str, str] = types.input_type_py_to_pulumi_names(cls)
     hints: dict[str, Any] = types.input_type_types(cls)

@@ -32,7 +32,7 @@ _WRAPPED: Final[Mapping[str, str]] = {
     "PrivateIpAddressSpecification": "PrivateIpAddress",
     "Ipv4PrefixSpecificationRequest": "Ipv4Prefix",
     "Ipv6PrefixSpecificationRequest": "Ipv6Prefix",
-    "LaunchTemplateLicenseConfigurationRequest": "LicenseConfigurationArn",
+    "SecondaryInterfacePrivateIpAddressSpecificationRequest": "PrivateIpAddress",
 }
 
 

@@ -70,11 +70,12 @@ def _check_route(draft: Draft, world: World) -> None:
 def _check_one_route(draft: Draft, world: World, path: str, destinations: tuple[str, ...], vpc_id: str | None) -> None:
     for names, what in ((destinations, "destination"), (_ROUTE_TARGETS, "target")):
         given = [name for name in names if draft.given(joined(path, name))]
-        if len(given) != 1:
+        to_blame = draft.not_one_of([joined(path, name) for name in names])
+        if to_blame is not None:
             reason = (
                 f"a route has exactly one {what}, one of {listed(names)}; given are {' and '.join(given) or 'none'}"
             )
-            raise draft.refusal(joined(path, given[1] if given else names[0]), reason, _CREATE_ROUTE.cited)
+            raise draft.refusal(to_blame, reason, _CREATE_ROUTE.cited)
     for name in destinations[:2]:
         cidr.any_version(draft, joined(path, name))
     _check_route_target(draft, world, path, vpc_id)
@@ -123,8 +124,8 @@ def _route(_draft: Draft, _world: World, _route_id: str) -> dict[str, object]:
 def _check_association(draft: Draft, world: World) -> None:
     table = world.reference(draft, "routeTableId", tokens.ROUTE_TABLE)
     subnet = world.reference(draft, "subnetId", tokens.SUBNET)
-    if draft.given("subnetId") == draft.given("gatewayId"):
-        raise draft.refusal("subnetId", "give either subnetId or gatewayId", _ASSOCIATE_ROUTE_TABLE.cited)
+    if (to_blame := draft.not_one_of(("subnetId", "gatewayId"))) is not None:
+        raise draft.refusal(to_blame, "give either subnetId or gatewayId", _ASSOCIATE_ROUTE_TABLE.cited)
     if table is not None and subnet is not None and table.text("vpcId") != subnet.text("vpcId"):
         reason = f"{subnet.resource} and {table.resource} belong to different VPCs"
         raise draft.refusal("subnetId", reason, _ASSOCIATE_ROUTE_TABLE.cited)

@@ -72,7 +72,7 @@ _INLINE_EGRESS = Call(
 
 def _check_group(draft: Draft, world: World) -> None:
     vpc = world.reference(draft, "vpcId", tokens.VPC)
-    if not draft.given("vpcId"):
+    if draft.absent("vpcId"):
         raise draft.refusal("vpcId", "required: the rehearsed account has no default VPC", _CREATE_GROUP.cited)
     name = draft.text("name")
     for field in ("name", "description"):
@@ -145,9 +145,10 @@ _AUTHORIZE: Final[Mapping[Direction, Call]] = {
 def _check_rule(draft: Draft, world: World, direction: Direction) -> None:
     call = _AUTHORIZE[direction]
     given = [name for name in _PEERS if draft.given(name)]
-    if len(given) != 1:
+    to_blame = draft.not_one_of(_PEERS)
+    if to_blame is not None:
         reason = f"a rule has exactly one of {listed(_PEERS)}; given are {' and '.join(given) or 'none'}"
-        raise draft.refusal(given[1] if given else _PEERS[0], reason, call.cited)
+        raise draft.refusal(to_blame, reason, call.cited)
     for name in _PEERS[:2]:
         cidr.any_version(draft, name)
     _check_ports(draft, "", "ipProtocol")
@@ -172,7 +173,7 @@ def _check_ports(draft: Draft, path: str, protocol_name: str) -> None:
         raise draft.refusal(first, "leave the ports out: protocol -1 means every port", source)
     if protocol in {"tcp", "udp", "icmp"}:
         for field in (first, last):
-            if not draft.given(field):
+            if draft.absent(field):
                 raise draft.refusal(field, f"required for protocol {protocol}", source)
     low, high = draft.number(first), draft.number(last)
     if protocol in {"tcp", "udp"} and low is not None and high is not None and not 0 <= low <= high <= 65535:
