@@ -28,7 +28,10 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class MachineGroup:
-    """Machines of one node group: instance type, number, labels, taints (key, value, effect) and zone ids."""
+    """Machines of one node group: instance type, number, labels, taints (key, value, effect) and zone ids.
+
+    `offers_gpus` is for machines that were there before the stack: something else hands out their GPUs.
+    """
 
     name: str
     instance_type: str
@@ -37,6 +40,7 @@ class MachineGroup:
     taints: tuple[tuple[str, str, str], ...]
     zone_ids: tuple[str, ...]
     region: str
+    offers_gpus: bool = False
 
 
 class SimulatedNodes:
@@ -70,7 +74,7 @@ class SimulatedNodes:
         for number, name in enumerate(names):
             self._cluster.create(_node(name, group, group.zone_ids[number % len(group.zone_ids)]))
             instance = _instance(group.instance_type)
-            if isinstance(instance, InstanceType):
+            if isinstance(instance, InstanceType) and not group.offers_gpus:
                 self._gpus[name] = instance.gpus
         self._groups[group.name] = names
         self._cluster.wait(
@@ -168,7 +172,8 @@ def _node(name: str, group: MachineGroup, zone_id: str) -> Object:
         cpu, memory, pods = f"{instance.allocatable_cpu_millis}m", instance.allocatable_memory_mib, instance.max_pods
     else:
         cpu, memory, pods = str(instance.vcpus), instance.memory_mib, 29  # an m-large's default with the VPC CNI
-    offered = {"cpu": cpu, "memory": f"{memory}Mi", "pods": str(pods), "ephemeral-storage": "100Gi"}
+    gpus = {GPU_RESOURCE: str(instance.gpus)} if isinstance(instance, InstanceType) and group.offers_gpus else {}
+    offered = {"cpu": cpu, "memory": f"{memory}Mi", "pods": str(pods), "ephemeral-storage": "100Gi", **gpus}
     return {
         "apiVersion": "v1",
         "kind": "Node",

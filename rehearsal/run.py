@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rehearsal.engine import InProcessEngine, RehearsalError, Resource
 from rehearsal.timeline import Timeline
-from serving.config import parse
+from serving import catalogue
+from serving.config import ExistingClusterConfig, parse
 from serving.plan import Plan, build
 from serving.report import refusal
 from serving.stack_file import read, stack_file
@@ -76,7 +77,9 @@ def opened(
     from rehearsal.world import RehearsedWorld  # noqa: PLC0415
 
     authority = base64.b64encode(control_plane.certificate_authority).decode()
-    aws = AwsStandIn(plan.region or "", cluster_endpoint=control_plane.server, cluster_ca=authority)
+    # On an existing cluster the stack asks nothing of AWS, and may say no region.
+    region = plan.region or next(iter(catalogue.regions()))
+    aws = AwsStandIn(region, cluster_endpoint=control_plane.server, cluster_ca=authority)
     with ExitStack() as cleanup:
         scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
         cluster = Cluster(control_plane.kubeconfig, scratch, control_plane.check)
@@ -85,7 +88,7 @@ def opened(
         nodes = SimulatedNodes(cluster, timings, timeline.tell)
         cleanup.callback(nodes.stop)
         nodes.start()
-        world = RehearsedWorld(aws, cluster, nodes, plan.region or "", timeline.tell)
+        world = RehearsedWorld(aws, cluster, nodes, region, timeline.tell)
         yield Rehearsal(plan, InProcessEngine(ROOT, plan.stack, settings, world), world, timeline)
 
 
@@ -99,6 +102,7 @@ class Rehearsal:
         self._plan = plan
         self._timeline = timeline
         self._outputs: Mapping[str, Any] = {}
+        self._existing_machines: list[str] = []
         self._before = world.cluster.everything()
 
     def preview(self) -> None:
@@ -109,6 +113,7 @@ class Rehearsal:
 
     def update(self) -> None:
         """Create everything; workloads are ready when this returns."""
+        self._join_existing_machines()
         started = self._timeline.seconds
         self._outputs = self.engine.up()
         took = self._timeline.seconds - started
@@ -128,6 +133,8 @@ class Rehearsal:
                 f"deletion protection of {resource.rpartition('::')[2]} is switched off, as before any destroy",
             )
         self.engine.destroy()
+        for group in self._existing_machines:
+            self.world.nodes.leave(group)
         left = self.left()
         if left:
             raise RehearsalError(f"teardown left {len(left)} behind: {', '.join(left[:5])}")
@@ -135,6 +142,26 @@ class Rehearsal:
         self.proof.append(
             ("teardown", f"{number} resources deleted; AWS, the cluster and this machine hold nothing of them")
         )
+
+    def _join_existing_machines(self) -> None:
+        """Let the machines of an existing cluster be there, as the plan's pools describe them."""
+        from rehearsal.nodes import MachineGroup  # noqa: PLC0415
+
+        if not isinstance(self._plan.cluster, ExistingClusterConfig):
+            return
+        for name, pool in self._plan.node_pools.items():
+            group = MachineGroup(
+                name=name,
+                instance_type=pool.instance.name,
+                count=pool.nodes,
+                labels=pool.labels,
+                taints=((*pool.taint, "NoSchedule"),),
+                zone_ids=pool.instance.availability_zone_ids[:1],
+                region=self.world.region,
+                offers_gpus=not self._plan.installs_device_plugin,
+            )
+            self.world.nodes.join(group)
+            self._existing_machines.append(name)
 
     def left(self) -> list[str]:
         """Return what exists now, in AWS and in the cluster, and did not before the rehearsal."""
@@ -155,7 +182,7 @@ def render(stack: str, overrides: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     from rehearsal.rendering import RenderedWorld  # noqa: PLC0415
 
     plan, settings = load(stack, overrides, ROOT)
-    world = RenderedWorld(plan.region or "")
+    world = RenderedWorld(plan.region or next(iter(catalogue.regions())))
     InProcessEngine(ROOT, stack, settings, world).up()
     yield from world.objects
 

@@ -29,6 +29,7 @@ _ACCESS_POLICY: Final = re.compile(r"arn:aws:eks::aws:cluster-access-policy/[A-Z
 
 
 def _check_entry(draft: Draft, world: World) -> None:
+    # An unknown type is taken for the default, under which nothing that follows is refused.
     kind = draft.text("type") or "STANDARD"
     if kind not in _ENTRY_TYPES:
         raise draft.refusal("type", f"must be {listed(_ENTRY_TYPES)}", _CREATE_ENTRY.cited)

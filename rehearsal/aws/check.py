@@ -46,7 +46,7 @@ def check_request(draft: Draft, request: Request) -> None:
         objection = second_opinion(request.params, request.shape)
         if objection is not None:
             reason = "botocore's own validator refuses the request" if draft.secrets else objection
-            raise draft.refusal("inputs", reason, request.call.cited)
+            raise AwsRefusal(draft.resource, "inputs", "as a whole", reason, request.call.cited)
 
 
 def _check_members(draft: Draft, request: Request, path: str, value: object, shape: Shape) -> None:

@@ -164,6 +164,8 @@ def _check_endpoint(draft: Draft, world: World) -> None:
 
 
 def _check_endpoint_service(draft: Draft, world: World) -> None:
+    if draft.unknown("vpcEndpointType") or draft.unknown("serviceRegion"):
+        return
     kind = draft.text("vpcEndpointType") or "Gateway"
     other_kind = {"Gateway": ("subnetIds", "securityGroupIds"), "Interface": ("routeTableIds",)}.get(kind, ())
     for field in other_kind:

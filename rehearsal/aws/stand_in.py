@@ -173,7 +173,7 @@ class AwsStandIn:
         target = (record.token, record.id)
         users = [other for other in self._world.records.values() if other is not record and target in other.holds]
         if users:
-            names = listed([f"{other.resource} ({other.id})" for other in users])
+            names = listed(sorted(f"{other.resource} ({other.id})" for other in users))
             reason = f"{kind.ending.in_use}; delete {names} first"
             raise AwsRefusal(record.resource, "id", f"'{record.id}'", reason, kind.ending.cited)
 
