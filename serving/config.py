@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -21,6 +21,17 @@ from serving.spelling import InputError, UnknownKeyError, allowed, did_you_mean,
 PROJECT = "glm-on-gpus"
 _PROVIDER_NAMESPACES = ("aws", "kubernetes", "pulumi")
 _TOP_LEVEL = ("cluster", "nodePools", "workloads")
+
+
+# Namespaces that are Kubernetes' or this stack's own: `destroy` would take them away.
+_RESERVED_NAMES = ("default", "nvidia-device-plugin")
+
+# Variables that other settings rest on: an override would go unseen by them.
+_DERIVED_VARIABLES = {
+    "VLLM_ENGINE_READY_TIMEOUT_S": "probes and deadlines are timed by the same number",
+    "HF_HUB_OFFLINE": "the weights are on the node and verified",
+    "HF_HUB_CACHE": "the weights are mounted there",
+}
 
 
 class ConfigError(InputError):
@@ -131,7 +142,7 @@ class EksClusterConfig(_Model):
             ),
         ],
     ] = {}
-    """a map from a name to the ARN of an IAM role that administers the cluster, {name: arn:aws:iam::<account>:role/<role>}; not the role that runs Pulumi"""
+    """a map {name: ARN} of the IAM roles that administer the cluster besides the one that runs Pulumi"""
     system_instance_type: Annotated[str, AfterValidator(_known_system_instance_type)] = "m7i.large"
     """an instance type for system pods such as m7i.large"""
     system_nodes: Annotated[int, Field(ge=1, le=20)] = 2
@@ -278,7 +289,8 @@ def parse(settings: Mapping[str, object], where: str = "config") -> StackConfig:
         problems += _contradictions(config)
         if not problems:
             return config
-    raise ConfigError([f"{where}: {problem}" for problem in problems])
+    # A key may hold a line break, a problem is one line.
+    raise ConfigError([f"{where}: {problem}".replace("\n", "\\n") for problem in problems])
 
 
 def _sections(settings: Mapping[str, object]) -> dict[str, object]:
@@ -324,6 +336,7 @@ def _contradictions(config: StackConfig) -> Iterator[str]:
     if isinstance(config.cluster, EksClusterConfig):
         yield from _zone_problems(config.cluster, config.region)
     for name, workload in config.workloads.items():
+        yield from _name_problems(name)
         yield from _workload_problems(f"workloads.{name}", workload, config)
     yield from _capacity_problems(config)
 
@@ -390,7 +403,17 @@ def _existing_pool_problems(path: str, pool: NodePoolConfig) -> Iterator[str]:
             yield f"{path}.{field}: the nodes of an existing cluster are not provisioned here; leave {field} out"
 
 
+def _name_problems(name: str) -> Iterator[str]:
+    if name in _RESERVED_NAMES or name.startswith("kube-"):
+        yield (
+            f"workloads.{name}: a workload's name is its namespace, and {name} belongs to others; "
+            "choose another name such as glm"
+        )
+
+
 def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig) -> Iterator[str]:
+    for name in workload.env.keys() & _DERIVED_VARIABLES.keys():
+        yield f"{path}.env.{name}: the plan sets it ({_DERIVED_VARIABLES[name]}); leave it out"
     if workload.node_pool not in config.node_pools:
         pools = list(config.node_pools)
         yield (
@@ -419,7 +442,7 @@ def _capacity_problems(config: StackConfig) -> Iterator[str]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a stack file, for editors (yaml-language-server)."""
-    schema = StackConfig.model_json_schema(by_alias=True)
+    schema = _closed(StackConfig.model_json_schema(by_alias=True))
     properties = {f"{PROJECT}:{key}": schema["properties"][key] for key in _TOP_LEVEL}
     properties["aws:region"] = {"type": "string", "enum": sorted(catalogue.regions())}
     return {
@@ -438,3 +461,13 @@ def json_schema() -> dict[str, Any]:
         },
         "$defs": schema["$defs"],
     }
+
+
+def _closed(node: Any) -> Any:
+    """Refuse the names that a map's pattern does not allow: JSON Schema lets them pass unless told not to."""
+    if isinstance(node, list):
+        return [_closed(item) for item in cast("list[Any]", node)]
+    if not isinstance(node, dict):
+        return node
+    inside = {key: _closed(value) for key, value in cast("dict[str, Any]", node).items()}
+    return {**inside, "additionalProperties": False} if "patternProperties" in inside else inside
