@@ -54,7 +54,8 @@ def _render(arguments: argparse.Namespace) -> int:
     import yaml  # noqa: PLC0415 (only here)
 
     documents = list(render(arguments.stack, arguments.overrides))
-    yaml.safe_dump_all(documents, sys.stdout, sort_keys=False, allow_unicode=True)
+    # Sorted: Pulumi hands over the fields of an object in another order every time, and two renderings are compared.
+    yaml.safe_dump_all(documents, sys.stdout, sort_keys=True, allow_unicode=True)
     return PASSED
 
 

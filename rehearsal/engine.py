@@ -7,11 +7,12 @@ which resources were created is known, so that they can be deleted in reverse.
 
 from __future__ import annotations
 
+import contextvars
 import json
 import runpy
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,13 +96,17 @@ class Engine(Protocol):
 
 @dataclass
 class InProcessEngine:
-    """Runs the program of a folder in this process, with a stack's settings (keys with their namespaces)."""
+    """Runs the program of a folder in this process, with a stack's settings (keys with their namespaces).
+
+    `created` holds what exists, in the order in which it came to exist: always the same order if `side_by_side` is 1.
+    """
 
     folder: Path
     stack: str
     settings: Mapping[str, Any]
     world: World
     created: list[Created] = field(default_factory=list[Created])
+    side_by_side: int = _PARALLEL_REGISTRATIONS
 
     def preview(self) -> list[Resource]:
         """Run the program with every computed output unknown, as the first preview of a new stack does."""
@@ -149,6 +154,8 @@ class InProcessEngine:
             # The first failure is the cause; what the program raises is its echo through every waiting output.
             if monitor.failure is not None:
                 raise monitor.failure from None
+            if isinstance(error, RehearsalError):
+                raise
             raise RehearsalError(f"the program failed: {type(error).__name__}: {error}") from error
         if monitor.failure is not None:
             raise monitor.failure
@@ -165,14 +172,34 @@ class InProcessEngine:
             exports = cast("Any", get_root_resource()).outputs
             return pulumi.Output.from_input(exports).apply(monitor.stack_outputs.update)
 
-        with event_loops(_PARALLEL_REGISTRATIONS):
-            run()
+        def in_loops() -> None:
+            with event_loops(self.side_by_side):
+                run()
+
+        # Not in this thread: Pulumi's runtime catches every exception in its tasks, and with it the KeyboardInterrupt that
+        # Ctrl-C raises in the main thread; the program would then wait for ever for what was interrupted.
+        _run_beside(in_loops)
 
     def _program(self) -> None:
         with warnings.catch_warnings():
             # pulumi_aws and pulumi_kubernetes warn about their own deprecated modules while they are imported.
             warnings.simplefilter("ignore", DeprecationWarning)
             runpy.run_path(str(self.folder / "__main__.py"), run_name="__pulumi_program__")
+
+
+def _run_beside(act: Callable[[], None]) -> None:
+    """Run something in a thread of its own and wait for it; raise what it raises. The wait can be interrupted."""
+    outcome: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(act())
+        except BaseException as error:  # noqa: BLE001 (handed over to the thread that waits)
+            outcome.set_exception(error)
+
+    # Pulumi keeps the configuration in a context variable: the thread gets this thread's.
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name="program", daemon=True).start()
+    outcome.result()
 
 
 def _text(value: Any) -> str:

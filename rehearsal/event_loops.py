@@ -24,23 +24,12 @@ def event_loops(threads: int) -> Generator[None]:
     loops[0].set_default_executor(executor)
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        # Registrations may wait for the cluster, which is stopped only further up: do not wait for them here.
-        executor.shutdown(wait=False, cancel_futures=True)
-        raise
-    except BaseException:
-        _close(executor, loops)
-        raise
-    else:
-        _close(executor, loops)
+    finally:
+        executor.shutdown()
+        asyncio.set_event_loop(None)
+        for loop in loops:
+            loop.close()
 
 
 def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     del loop, context
-
-
-def _close(executor: ThreadPoolExecutor, loops: list[asyncio.AbstractEventLoop]) -> None:
-    executor.shutdown()
-    asyncio.set_event_loop(None)
-    for loop in loops:
-        loop.close()

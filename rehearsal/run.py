@@ -178,12 +178,12 @@ class Rehearsal:
 
 
 def render(stack: str, overrides: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """Yield every Kubernetes object of a stack as the API server would get it."""
+    """Yield every Kubernetes object of a stack as the API server would get it, always in the same order."""
     from rehearsal.rendering import RenderedWorld  # noqa: PLC0415
 
     plan, settings = load(stack, overrides, ROOT)
     world = RenderedWorld(plan.region or next(iter(catalogue.regions())))
-    InProcessEngine(ROOT, stack, settings, world).up()
+    InProcessEngine(ROOT, stack, settings, world, side_by_side=1).up()
     yield from world.objects
 
 

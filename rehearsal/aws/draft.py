@@ -179,6 +179,8 @@ def as_table(value: object) -> Mapping[str, object]:
 
 def shown(value: object) -> str:
     """Return a value as refusals quote it, on one line: strings in quotes, the rest as JSON, long ones cut."""
+    if isinstance(value, UnknownValue):
+        return "unknown"
     text = f"'{' '.join(value.split())}'" if isinstance(value, str) else json.dumps(value, default=repr, sort_keys=True)
     if len(text) <= _LONGEST_VALUE_SHOWN:
         return text

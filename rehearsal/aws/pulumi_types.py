@@ -35,12 +35,6 @@ def inputs_of(token: str) -> PropertyType:
     return described(_class_of(token, "{}Args"))
 
 
-@cache
-def outputs_of(token: str) -> frozenset[str]:
-    """Return every property that a program can read from a resource of a type, inputs included."""
-    return frozenset(described(_class_of(token, "_{}State")).nested)
-
-
 def check_spelling(draft: Draft) -> None:
     """Refuse a property that the provider does not have, or lacks and needs, at any depth."""
     _check(draft, draft.inputs, "", inputs_of(draft.token))

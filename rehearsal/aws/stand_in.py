@@ -227,9 +227,14 @@ def _with_unknown_insides(given: dict[str, object], kind: Kind) -> dict[str, obj
     """Return the outputs of a preview: what is left out is unknown to a program, but only at the top of an object."""
     from pulumi.runtime import rpc  # noqa: PLC0415
 
-    known = {name: given[name] for name in kind.computed_inside if isinstance(given.get(name), dict)}
-    insides = {name: dict.fromkeys(kind.computed_inside[name], rpc.UNKNOWN) for name in known}
-    return {**given, **{name: {**as_table(value), **insides[name]} for name, value in known.items()}}
+    filled = dict(given)
+    for name, inside in kind.computed_inside.items():
+        secret = rpc.is_rpc_secret(given.get(name))
+        value = rpc.unwrap_rpc_secret(given.get(name))
+        if isinstance(value, dict):
+            known = {**as_table(value), **dict.fromkeys(inside, rpc.UNKNOWN)}
+            filled[name] = rpc.wrap_rpc_secret(known) if secret else known
+    return filled
 
 
 def _check_tags(draft: Draft) -> None:
