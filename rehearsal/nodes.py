@@ -7,9 +7,13 @@ ready after its expected load time, scaled down; weights are fetched once for ea
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from rehearsal.cluster import Cluster
 from serving import catalogue
@@ -97,10 +101,20 @@ class SimulatedNodes:
             if not node:
                 continue
             images = [container["image"] for container in pod["spec"]["containers"]]
-            if any(image.startswith((f"{plugin}@", f"{plugin}:")) for image in images):
-                self._offer_gpus(node, pod)
-            elif (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == "vllm":
-                self._serve(node, pod)
+            with self._unless_stopped():
+                if any(image.startswith((f"{plugin}@", f"{plugin}:")) for image in images):
+                    self._offer_gpus(node, pod)
+                elif (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == "vllm":
+                    self._serve(node, pod)
+
+    @contextmanager
+    def _unless_stopped(self) -> Generator[None]:
+        """Let a request fail in silence once the cluster is being stopped; its server may be gone in the middle of it."""
+        try:
+            yield
+        except (ApiException, HTTPError):
+            if not self._cluster.stopping.is_set():
+                raise
 
     def _offer_gpus(self, node: str, pod: Object) -> None:
         if node not in self._gpus or node in self._offering or not _is_ready(pod):
@@ -138,13 +152,12 @@ class SimulatedNodes:
         timer.start()
 
     def _annotate(self, metadata: Object, key: str, line: str | None = None) -> None:
-        if self._cluster.stopping.is_set():
-            return
         body = _named("Pod", metadata["name"], metadata["namespace"])
         body["metadata"]["annotations"] = {key: "true"}
-        self._cluster.patch(body)
-        if line:
-            self._tell("pods", line)
+        with self._unless_stopped():
+            self._cluster.patch(body)
+            if line:
+                self._tell("pods", line)
 
 
 def _real(seconds: int) -> str:
