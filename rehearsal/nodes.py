@@ -27,6 +27,8 @@ TIME_SCALE = 1 / 600
 INITIALIZED = "rehearsal.local/initialized"
 READY = "rehearsal.local/ready"
 
+_NOT_FOUND = 404
+
 Object = dict[str, Any]
 
 
@@ -109,11 +111,12 @@ class SimulatedNodes:
 
     @contextmanager
     def _unless_stopped(self) -> Generator[None]:
-        """Let a request fail in silence once the cluster is being stopped; its server may be gone in the middle of it."""
+        """Let a request fail in silence if its object is gone, or once the cluster is being stopped and its server with it."""
         try:
             yield
-        except (ApiException, HTTPError):
-            if not self._cluster.stopping.is_set():
+        except (ApiException, HTTPError) as error:
+            gone = isinstance(error, ApiException) and error.status == _NOT_FOUND
+            if not gone and not self._cluster.stopping.is_set():
                 raise
 
     def _offer_gpus(self, node: str, pod: Object) -> None:
