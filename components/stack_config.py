@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
-from serving.config import PROJECT, ConfigError, parse
+from serving.config import ConfigError, parse
 from serving.plan import Plan, build
 from serving.report import refusal
 
@@ -30,12 +30,12 @@ def _settings() -> dict[str, Any]:
     # `pulumi.Config` answers only for names one already knows, so a misspelt top-level key would go unseen. The runtime
     # holds every key: in this mapping where a test or the rehearsal sets it, in the environment under the CLI.
     raw: Mapping[str, Any] = {**get_config_env(), **CONFIG.get()}
-    return {key: _value(key, value) for key, value in raw.items()}
+    return {key: _value(value) for key, value in raw.items()}
 
 
-def _value(key: str, text: Any) -> Any:
-    """Decode a structured value; Pulumi hands maps over as JSON. Other providers' settings stay as they are."""
-    if not key.startswith(f"{PROJECT}:") or not isinstance(text, str):
+def _value(text: Any) -> Any:
+    """Decode a value, also under a misspelt namespace; Pulumi hands all but plain text over as JSON."""
+    if not isinstance(text, str):
         return text
     try:
         return json.loads(text)

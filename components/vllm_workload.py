@@ -28,6 +28,10 @@ _NODE_DISK_MOUNT = "/node-disk"
 _UID = 2000
 _GID = 0
 
+# With HF_XET_HIGH_PERFORMANCE the hub's client buffers up to 64 GB (Hugging Face, "Using Xet Storage", download buffers) and is
+# killed below that. The engine asks for far more, so that a pod is not larger for it.
+_PROGRAM_MEMORY = "96Gi"
+
 # Probes after the start. The engine answers /health as soon as it is alive, also under load.
 _LIVENESS_PERIOD_SECONDS = 30
 _READINESS_PERIOD_SECONDS = 10
@@ -304,7 +308,7 @@ def _program(
         "command": ["python3", f"{_PROGRAMS_MOUNT}/{file}"],
         # The node's default runtime gives an image every GPU unless it is told otherwise.
         "env": _env({**env, "NVIDIA_VISIBLE_DEVICES": "void", "PYTHONDONTWRITEBYTECODE": "1"}),
-        "resources": {"requests": {"cpu": "8", "memory": "32Gi"}, "limits": {"memory": "32Gi"}},
+        "resources": {"requests": {"cpu": "8", "memory": _PROGRAM_MEMORY}, "limits": {"memory": _PROGRAM_MEMORY}},
         "security_context": {
             "allow_privilege_escalation": False,
             "read_only_root_filesystem": True,

@@ -2,16 +2,18 @@
 
 Runs in an init container before the engine, with `huggingface_hub` from the engine's image. A second start on the same node
 finds the mark and compares sizes only. Hugging Face names each large file in its cache by its SHA-256 and each small one by
-its Git blob hash, so verification needs no list from outside.
+its Git blob hash (the hub's ETags), so verification needs no list of hashes from outside.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -19,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _WORKERS = 16
 _CHUNK = 16 * 2**20
@@ -82,7 +85,7 @@ def _attempt(model: Model, download: Download, say: Callable[[str], None]) -> st
     try:
         download(model)
     except Exception as error:  # noqa: BLE001 (the hub's client raises many kinds; each is worth another attempt)
-        return f"{type(error).__name__}: {error}"
+        return " ".join(f"{type(error).__name__}: {error}".split())  # one line; the hub's messages have several
     say("fetched; verifying")
     bad = verify(model)
     if not bad:
@@ -90,8 +93,8 @@ def _attempt(model: Model, download: Download, say: Callable[[str], None]) -> st
         say(f"verified {len(_files(model))} files")
         return None
     for path in bad:
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for entry in (path.resolve(), _blob(path), path):
+            entry.unlink(missing_ok=True)
     return f"{len(bad)} files are damaged or missing, first {bad[0].name}; they are fetched again"
 
 
@@ -106,7 +109,7 @@ def verify(model: Model) -> list[Path]:
 
 def _named_by_index(model: Model) -> list[Path]:
     index = model.snapshot / "model.safetensors.index.json"
-    if not index.exists():
+    if not index.exists() or not _has_its_hash(index):  # a damaged one is no list of anything
         return [index]
     shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     return [model.snapshot / str(shard) for shard in sorted(shards)]
@@ -116,8 +119,16 @@ def _files(model: Model) -> list[Path]:
     return sorted(path for path in model.snapshot.rglob("*") if path.is_file())
 
 
+def _blob(path: Path) -> Path:
+    """Return the entry in the repository's blobs that a file of the snapshot links to: its name is the file's hash.
+
+    From huggingface_hub 2.0 on it may be a link itself, into blobs that repositories share and that have other names.
+    """
+    return path.parent / path.readlink() if path.is_symlink() else path
+
+
 def _has_its_hash(path: Path) -> bool:
-    blob = path.resolve()
+    blob = _blob(path)
     if len(blob.name) == hashlib.sha256().digest_size * 2:
         digest = hashlib.sha256()
     else:  # Git's hash of a blob: a header with the size, then the content
@@ -130,9 +141,10 @@ def _has_its_hash(path: Path) -> bool:
 
 def _marked(model: Model) -> bool:
     """Whether the revision was verified and no file has changed its size since."""
-    if not model.mark.exists():
+    try:
+        sizes: dict[str, int] = json.loads(model.mark.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # never written, or lost half of itself in a crash of the node
         return False
-    sizes: dict[str, int] = json.loads(model.mark.read_text(encoding="utf-8"))
     paths = {name: model.snapshot / name for name in sizes}
     return all(path.is_file() and path.stat().st_size == sizes[name] for name, path in paths.items())
 
@@ -167,9 +179,13 @@ def _only_one(model: Model) -> Generator[None]:
 
 
 def _from_hub(model: Model) -> None:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  # pyright: ignore  (in the engine's image only)
-
-    snapshot_download(model.repository, revision=model.revision, cache_dir=model.cache, max_workers=8)
+    hub: Any = importlib.import_module("huggingface_hub")  # is in the engine's image only
+    # Up to 1.x the client takes whatever the folder holds for the model when the hub does not answer. The list raises.
+    names: list[str] = hub.HfApi().list_repo_files(model.repository, revision=model.revision)
+    hub.snapshot_download(model.repository, revision=model.revision, cache_dir=model.cache, max_workers=8)
+    missing = [name for name in names if not (model.snapshot / name).exists()]
+    if missing:
+        raise FetchError(f"{len(missing)} of {len(names)} files were not fetched, first {missing[0]}")
 
 
 def main() -> int:
@@ -184,11 +200,17 @@ def main() -> int:
 
     try:
         ensure(model, _from_hub, say)
-    except FetchError as error:
+    except (FetchError, OSError) as error:
         say(str(error))
         return 1
     return 0
 
 
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    # As the first process of a container it has no default handler: without one a deleted pod waits for its grace period.
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main())
