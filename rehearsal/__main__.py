@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rehearsal.control_plane.errors import ControlPlaneError
 from rehearsal.engine import RehearsalError
 from rehearsal.run import PlanRefusedError, rehearse, render
 from rehearsal.timeline import Timeline
-from serving.__main__ import add_stack_arguments
+from serving.command_line import Parser, add_stack_arguments, exit_with, parsed
 from serving.spelling import InputError
 
 _PICTURE_COLUMNS = 128
@@ -20,21 +21,16 @@ _PICTURE_COLUMNS = 128
 PASSED, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m rehearsal", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    parser = Parser(prog="python -m rehearsal", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     up = commands.add_parser("up", help="preview, update, wait until every workload is ready, tear down, prove it")
     add_stack_arguments(up)
     up.add_argument("--keep", action="store_true", help="leave the cluster up and print its kubeconfig line")
     up.add_argument("--svg", type=Path, metavar="FILE", help="write the timeline as a picture")
     add_stack_arguments(commands.add_parser("render", help="write every Kubernetes object as YAML"))
     commands.add_parser("down", help="end the clusters that --keep left up")
-    return parser.parse_args(argv)
+    return parsed(parser, commands.choices, argv)
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -42,7 +38,7 @@ def _up(arguments: argparse.Namespace) -> int:
     try:
         rehearse(arguments.stack, arguments.overrides, keep=arguments.keep, timeline=timeline)
         return PASSED
-    except RehearsalError as error:
+    except (RehearsalError, ControlPlaneError) as error:
         timeline.verdict(f"stack {arguments.stack} fails its rehearsal", passed=False, rows=[("why", str(error))])
         return FAILED
     finally:
@@ -88,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    except (PlanRefusedError, RehearsalError) as error:
+    except (PlanRefusedError, RehearsalError, ControlPlaneError) as error:
         print(error, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -97,4 +93,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

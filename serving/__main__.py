@@ -5,40 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from serving import report
+from serving.command_line import Parser, add_stack_arguments, exit_with, parsed
 from serving.config import json_schema, parse
 from serving.plan import Plan, build
 from serving.rules import RULES
-from serving.spelling import InputError, allowed, did_you_mean
+from serving.spelling import InputError
 from serving.stack_file import read, stack_file
 
 ACCEPTED, REFUSED, BAD_INPUT = 0, 1, 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose refusals are `InputError`s with the nearest spelling; no option may be abbreviated."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog}: {message}{' See' if message.endswith('?') else '; see'} {self.prog} --help")
-
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        names = [str(name) for name in action.choices or ()]
-        if names and value not in names:
-            raise argparse.ArgumentError(
-                action, f"{value!r} is unknown; {allowed(names)}{did_you_mean(str(value), names)}"
-            )
-
-    def refuse_unknown_options(self, words: Iterable[str]) -> None:
-        """Name a misspelt option, before argparse says that the one it was meant for is missing."""
-        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-        for word in words:
-            name = word.partition("=")[0]
-            if name.startswith("--") and name not in options:
-                self.error(f"unknown option {name}; {allowed(options)}{did_you_mean(name, options)}")
 
 
 def plan_of(stack: str, overrides: Sequence[str], folder: Path) -> Plan:
@@ -47,22 +25,9 @@ def plan_of(stack: str, overrides: Sequence[str], folder: Path) -> Plan:
     return build(parse(read(path, overrides), path.name), stack)
 
 
-def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --stack and --set, which every command that reads a stack has."""
-    parser.add_argument("--stack", required=True, metavar="NAME", help="the stack: NAME of Pulumi.NAME.yaml")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="PATH=VALUE",
-        help="override one setting, e.g. workloads.glm.maxModelLen=262144; may be repeated",
-    )
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m serving", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    parser = Parser(prog="python -m serving", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     plan = commands.add_parser("plan", help="memory, cost, command and verdicts of a stack", allow_abbrev=False)
     add_stack_arguments(plan)
     plan.add_argument(
@@ -73,10 +38,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     commands.add_parser("rules", help="every rule with its remedy and source")
     commands.add_parser("schema", help="the JSON Schema of a stack file")
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in commands.choices:
-        commands.choices[words[0]].refuse_unknown_options(words[1:])
-    return parser.parse_args(words)
+    return parsed(parser, commands.choices, argv)
 
 
 def _print_plan(plan: Plan, form: str) -> None:
@@ -115,4 +77,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)
