@@ -6,15 +6,12 @@ every run, so a recorded resource can be created again in a new stand-in without
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import copy
 import json
 import re
 import warnings
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -25,6 +22,7 @@ import pulumi_aws as aws
 from pulumi.runtime import MockCallArgs, MockResourceArgs, Mocks, mocks, set_mocks
 
 from rehearsal.aws import AwsStandIn
+from rehearsal.event_loops import event_loops
 
 REGION = "us-east-2"
 ZONES = ("use2-az1", "use2-az2")
@@ -72,32 +70,11 @@ def run(program: Callable[[], None], *, preview: bool = False, region: str = REG
         set_mocks(recorder, project="test", stack="test", preview=preview, monitor=mocks.MockMonitor(recorder))
         program()
 
-    with _event_loops(), warnings.catch_warnings():
+    with event_loops(1), warnings.catch_warnings():
         # pulumi_aws warns about its own deprecated modules while they are imported.
         warnings.simplefilter("ignore", DeprecationWarning)
         inner()
     return recorder
-
-
-@contextmanager
-def _event_loops() -> Generator[None]:
-    """Give Pulumi one thread for all registrations, and close the event loops that it would leave open."""
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    def open_loop() -> None:
-        loops.append(asyncio.new_event_loop())
-        asyncio.set_event_loop(loops[-1])
-
-    open_loop()
-    executor = ThreadPoolExecutor(max_workers=1, initializer=open_loop)
-    loops[0].set_default_executor(executor)
-    try:
-        yield
-    finally:
-        executor.shutdown()
-        asyncio.set_event_loop(None)
-        for loop in loops:
-            loop.close()
 
 
 # --- The program ---------------------------------------------------------------------------------------------------
