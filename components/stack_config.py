@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pulumi
-from pulumi.runtime.config import CONFIG, get_config_env
+from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
 
-from serving.config import ConfigError, parse
+from serving.config import NO_SECRETS, PROJECT, ConfigError, parse
 from serving.plan import Plan, build
 from serving.report import refusal
 
@@ -30,6 +30,9 @@ def _settings() -> dict[str, Any]:
     # `pulumi.Config` answers only for names one already knows, so a misspelt top-level key would go unseen. The runtime
     # holds every key: in this mapping where a test or the rehearsal sets it, in the environment under the CLI.
     raw: Mapping[str, Any] = {**get_config_env(), **CONFIG.get()}
+    for key in raw:
+        if key.startswith(f"{PROJECT}:") and (is_config_secret(key) or key in get_config_secret_keys_env()):
+            raise pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml: {key} holds a secret; {NO_SECRETS}")
     return {key: _value(value) for key, value in raw.items()}
 
 

@@ -7,11 +7,12 @@ half of its error message, so it says what is allowed, with units.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from serving import catalogue
@@ -32,6 +33,11 @@ _DERIVED_VARIABLES = {
     "HF_HUB_OFFLINE": "the weights are on the node and verified",
     "HF_HUB_CACHE": "the weights are mounted there",
 }
+
+
+NO_SECRETS = (
+    "settings end up in plain text in plans, pods and outputs; take it out and set it without --secret, or not here"
+)
 
 
 class ConfigError(InputError):
@@ -65,6 +71,11 @@ def _usable_kubernetes_version(version: str) -> str:
             f"Kubernetes {version} has no pinned AMI release (standard support ends {ends}); {allowed(usable)}"
         )
     raise UnknownKeyError(f"unknown Kubernetes version {version!r}; {allowed(usable)}{did_you_mean(version, usable)}")
+
+
+def _fraction(given: object) -> object:
+    """Read a fraction in quotes: `pulumi config set --path` writes whole numbers and booleans as such, but 0.9 as text."""
+    return float(given) if isinstance(given, str) and re.fullmatch(r"[01]?\.\d+", given) else given
 
 
 def _private_cidr(cidr: str) -> str:
@@ -238,7 +249,7 @@ class WorkloadConfig(_Model):
     """a whole number of requests from 1 to 4096; derived by the plan if left out"""
     max_num_batched_tokens: Annotated[int, Field(ge=1024, le=131_072)] = 8192
     """a whole number of tokens from 1024 to 131072"""
-    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.92
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0), BeforeValidator(_fraction)] = 0.92
     """a fraction above 0 and up to 1, such as 0.92"""
     kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4_ds_mla"] | None = None
     """auto, bfloat16, fp8, fp8_e4m3, fp8_ds_mla or nvfp4_ds_mla; the right one for the GPU if left out"""
@@ -279,6 +290,9 @@ def parse(settings: Mapping[str, object], where: str = "config") -> StackConfig:
     """
     problems = list(_key_problems(settings))
     own = _sections(settings)
+    secrets = [f"{where}: {path} holds a secret; {NO_SECRETS}" for path in _secrets(own, "")]
+    if secrets:
+        raise ConfigError(secrets)
     if "aws:region" in settings:
         own["region"] = settings["aws:region"]
     try:
@@ -303,6 +317,17 @@ def _sections(settings: Mapping[str, object]) -> dict[str, object]:
     meant = {nearest(name, names): value for name, value in given.items() if name not in names}
     right = {name: value for name, value in given.items() if name in names}
     return right | {name: value for name, value in meant.items() if name and name not in right}
+
+
+def _secrets(value: object, path: str) -> Iterator[str]:
+    """Yield the paths of encrypted values, which Pulumi writes as {secure: …}."""
+    if isinstance(value, dict):
+        table = cast("dict[object, object]", value)
+        if list(table) == ["secure"]:
+            yield path
+            return
+        for key, item in table.items():
+            yield from _secrets(item, f"{path}.{key}" if path else str(key))
 
 
 def _is_a_providers(key: str) -> bool:

@@ -81,6 +81,12 @@ def of_type(value: str, shown: str, name: str) -> Mistake:
 
 MISTAKES = [
     Mistake(
+        "secret-setting",
+        "workloads.glm.env.HF_TOKEN holds a secret; settings end up in plain text in plans, pods and outputs; take it out "
+        "and set it without --secret, or not here",
+        new=workload("env: {HF_TOKEN: {secure: AAABAJ8}}"),
+    ),
+    Mistake(
         "workload-in-a-namespace-of-others",
         "workloads.kube-system: a workload's name is its namespace, and kube-system belongs to others; "
         "choose another name such as glm",
