@@ -70,7 +70,7 @@ class VllmWorkload(pulumi.ComponentResource):
             data={path.name: path.read_text(encoding="utf-8") for path in _program_files()},
             opts=child,
         )
-        service = k8s.core.v1.Service(
+        k8s.core.v1.Service(
             f"{name}-service",
             metadata={
                 "name": plan.name,
@@ -122,9 +122,9 @@ class VllmWorkload(pulumi.ComponentResource):
                 ),
             ),
         )
-        self.endpoint = pulumi.Output.format(
-            "http://{0}.{1}.svc.cluster.local:{2}/v1", service.metadata.name, place, plan.port
-        )
+        # From the plan, so that a preview shows it.
+        endpoint = f"http://{plan.name}.{plan.namespace}.svc.cluster.local:{plan.port}/v1"
+        self.endpoint = pulumi.Output.from_input(endpoint)
         self.register_outputs({"endpoint": self.endpoint})
 
 
@@ -169,8 +169,6 @@ def _program_files() -> list[Path]:
 
 
 def _strategy(plan: WorkloadPlan) -> k8s.apps.v1.DeploymentStrategyArgsDict:
-    if plan.rollout.strategy == "Recreate":
-        return {"type": "Recreate"}
     return {
         "type": "RollingUpdate",
         "rolling_update": {"max_surge": plan.rollout.max_surge, "max_unavailable": plan.rollout.max_unavailable},

@@ -159,11 +159,11 @@ def _start_parts(row: WorkloadPlan) -> str:
 
 def _rollout(row: WorkloadPlan) -> str:
     rollout = row.rollout
-    if rollout.strategy == "Recreate":
-        return f"Recreate: no spare node, serving stops for about {_minutes(rollout.stops_serving_seconds)}"
+    if rollout.stops_serving_seconds:
+        return f"no spare node: serving stops for about {_minutes(rollout.stops_serving_seconds)}"
     if rollout.max_surge:
-        return "RollingUpdate: the new pod starts on a spare node first"
-    return f"RollingUpdate: one of {row.replicas} replicas at a time"
+        return "the new pod starts on a spare node, then the old one ends"
+    return f"one of {row.replicas} replicas at a time"
 
 
 def _minutes(seconds: int) -> str:

@@ -220,7 +220,7 @@ def test_the_deployment_around_it() -> None:
     assert spec == {
         "replicas": 1,
         "selector": {"matchLabels": SELECTOR},
-        "strategy": {"type": "Recreate"},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
         "progressDeadlineSeconds": dev().timing.progress_deadline_seconds,
         "revisionHistoryLimit": 3,
     }
@@ -328,7 +328,7 @@ def run_of(name: str) -> Run:
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [
-        ("one-node", {"type": "Recreate"}),
+        ("one-node", {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),
         ("two-nodes", {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),
         ("prod", {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),
         ("spare-node", {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}),

@@ -248,28 +248,30 @@ def test_requests_of_the_stack_file_are_kept(requests: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stack", "overrides", "strategy", "surge", "unavailable", "stops"),
+    ("stack", "overrides", "surge", "unavailable", "stops"),
     [
-        pytest.param("dev", (), "Recreate", 0, 1, True, id="one-replica-one-node"),
-        pytest.param("prod", (), "RollingUpdate", 0, 1, False, id="two-replicas-two-nodes"),
-        pytest.param("dev", ("nodePools.h200.nodes=2",), "RollingUpdate", 1, 0, False, id="one-replica-a-spare-node"),
-        pytest.param("prod", ("nodePools.b200.nodes=3",), "RollingUpdate", 1, 0, False, id="two-replicas-a-spare-node"),
-        pytest.param("prod", ("workloads.glm.replicas=1",), "RollingUpdate", 1, 0, False, id="half-the-pool"),
+        pytest.param("dev", (), 0, 1, True, id="one-replica-one-node"),
+        pytest.param("prod", (), 0, 1, False, id="two-replicas-two-nodes"),
+        pytest.param("dev", ("nodePools.h200.nodes=2",), 1, 0, False, id="one-replica-a-spare-node"),
+        pytest.param("prod", ("nodePools.b200.nodes=3",), 1, 0, False, id="two-replicas-a-spare-node"),
+        pytest.param("prod", ("workloads.glm.replicas=1",), 1, 0, False, id="half-the-pool"),
     ],
 )
-def test_the_strategy_follows_from_spare_nodes(  # noqa: PLR0917 (one table)
-    stack: str, overrides: tuple[str, ...], strategy: str, surge: int, unavailable: int, stops: bool
+def test_the_rollout_follows_from_spare_nodes(
+    stack: str, overrides: tuple[str, ...], surge: int, unavailable: int, stops: bool
 ) -> None:
     workload = glm(stack, *overrides)
     times = workload.timing
     seconds = times.termination_grace_period_seconds + times.expected_restart_seconds if stops else 0
-    assert workload.rollout == Rollout(strategy, surge, unavailable, seconds)  # pyright: ignore[reportArgumentType]
+    assert workload.rollout == Rollout(surge, unavailable, seconds)
 
 
 def test_a_neighbour_takes_the_spare_node_away() -> None:
     chat = "workloads.chat={nodePool: b200, precision: fp8, replicas: 1, maxModelLen: 131072}"
     found = plan("prod", "workloads.glm.replicas=1", chat)
-    assert {row.rollout.strategy for row in found.workloads.values()} == {"Recreate"}
+    assert {(row.rollout.max_surge, row.rollout.stops_serving_seconds > 0) for row in found.workloads.values()} == {
+        (0, True)
+    }
 
 
 # --- nodes and pods ------------------------------------------------------------------------------------------------

@@ -122,11 +122,11 @@ def test_a_pool_that_is_not_there_takes_no_cell() -> None:
         (DEV, "- KV cache: 30.4 GiB, 597,184 tokens at 54,728 B each"),
         (DEV, "- requests: 4.56 of 131,072 tokens at once for each replica, at most 128 running"),
         (DEV, "- first start: about 30 min, of it 13 min to fetch, 10 min to load, 6 min to start the engine"),
-        (DEV, "- rollout: Recreate: no spare node, serving stops for about 22 min"),
-        (PROD, "- rollout: RollingUpdate: one of 2 replicas at a time"),
+        (DEV, "- rollout: no spare node: serving stops for about 22 min"),
+        (PROD, "- rollout: one of 2 replicas at a time"),
         (
             plan("dev", "nodePools.h200.nodes=2"),
-            "- rollout: RollingUpdate: the new pod starts on a spare node first",
+            "- rollout: the new pod starts on a spare node, then the old one ends",
         ),
         (
             DEV,
