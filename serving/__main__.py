@@ -1,4 +1,4 @@
-"""`python -m serving plan|rules|schema`: what a stack would be, before anything is bought."""
+"""`python -m serving plan|rules|accuracy|schema`: what a stack would be, before anything is bought."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="text is rich in a terminal, plain in a pipe",
     )
     commands.add_parser("rules", help="every rule with its remedy and source")
+    commands.add_parser("accuracy", help="the memory model beside every measured and published pool, as Markdown")
     commands.add_parser("schema", help="the JSON Schema of a stack file")
     return parsed(parser, commands.choices, argv)
 
@@ -62,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print(
                         f"{rule.id}: {rule.title}\n  otherwise: {rule.effect}\n  to do: {rule.remedy}\n  source: {rule.source}"
                     )
+            case "accuracy":
+                from serving.accuracy import as_markdown  # noqa: PLC0415 (only here)
+
+                print(as_markdown(), end="")
             case "schema":
                 print(json.dumps(json_schema(), indent=2))
             case _:

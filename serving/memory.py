@@ -60,6 +60,7 @@ class ServingShape:
     speculative_tokens: int
     gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
     pipeline_parallel_size: int = 1
+    decode_context_parallel_size: int = 1
     collectives_gib: float = COLLECTIVES_GIB
 
     @property
@@ -87,6 +88,7 @@ class MemoryBreakdown:
     overhead: tuple[Term, ...]
     kv_bytes_per_token: int
     max_model_len: int
+    decode_context_parallel_size: int = 1
 
     @property
     def weights_gib(self) -> float:
@@ -105,9 +107,12 @@ class MemoryBreakdown:
 
     @property
     def kv_pool_tokens(self) -> int:
-        """Tokens in the pool, in whole blocks of 64; 0 if the pool is negative."""
+        """Tokens in the pool, in whole blocks of 64; 0 if the pool is negative.
+
+        Decode context parallelism deals a request's tokens out to that many ranks, so their pools add up.
+        """
         blocks = int(self.kv_pool_gib * GIB // (KV_BLOCK_TOKENS * self.kv_bytes_per_token))
-        return max(blocks, 0) * KV_BLOCK_TOKENS
+        return max(blocks, 0) * KV_BLOCK_TOKENS * self.decode_context_parallel_size
 
     @property
     def free_gib(self) -> float:
@@ -121,8 +126,8 @@ class MemoryBreakdown:
 
     @property
     def needed_gib(self) -> float:
-        """KV cache of one request of full length."""
-        return self.max_model_len * self.kv_bytes_per_token / GIB
+        """KV cache of one request of full length, on one GPU."""
+        return self.max_model_len * self.kv_bytes_per_token / self.decode_context_parallel_size / GIB
 
     @property
     def fits(self) -> bool:
@@ -144,10 +149,10 @@ def kv_record(kv_cache_dtype: str, gpu: Gpu, engine: Engine | None = None) -> Kv
 
 
 def kv_bytes_per_token(shape: ServingShape) -> int:
-    """Return the bytes one token takes in the KV cache of one rank.
+    """Return the bytes one token takes in the KV cache of a rank that holds it.
 
-    The cache is replicated on every tensor-parallel rank (MLA has one latent head); only pipeline stages divide it.
-    With more than one stage, the largest stage counts.
+    The cache is replicated on every tensor-parallel rank (MLA has one latent head); pipeline stages divide a token's bytes, and
+    the largest stage counts. Decode context parallelism divides the tokens among ranks, not their bytes.
     """
     return max(_kv_bytes_of_stage(shape, layers) for layers in _stages(shape))
 
@@ -225,6 +230,7 @@ def breakdown(shape: ServingShape) -> MemoryBreakdown:
         overhead=_overhead(shape),
         kv_bytes_per_token=kv_bytes_per_token(shape),
         max_model_len=shape.max_model_len,
+        decode_context_parallel_size=shape.decode_context_parallel_size,
     )
 
 

@@ -20,6 +20,7 @@ from serving.catalogue.models import (
     InstanceType,
     KubernetesVersion,
     OtherImage,
+    Pool,
     Price,
     SystemInstanceType,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "InstanceType",
     "KubernetesVersion",
     "OtherImage",
+    "Pool",
     "Price",
     "SystemInstanceType",
     "checkpoint_for",
@@ -47,6 +49,7 @@ __all__ = [
     "instance_types",
     "kubernetes_version",
     "kubernetes_versions",
+    "pools",
     "region_of_zone",
     "regions",
     "system_instance_type",
@@ -114,6 +117,22 @@ def engines() -> dict[str, Engine]:
         version: Engine.model_validate({"version": version, **row})
         for version, row in _table("engines", "engine").items()
     }
+
+
+@cache
+def pools() -> dict[str, Pool]:
+    """Every measured and published KV cache pool, by its name in the records."""
+    defaults = _table("pools", "defaults")
+    return {name: _pool(name, {**defaults, **row}) for name, row in _table("pools", "pool").items()}
+
+
+def _pool(name: str, row: Mapping[str, Any]) -> Pool:
+    of = {
+        "checkpoint": checkpoints()[row["checkpoint"]],
+        "engine": engines()[row["engine"]],
+        "gpu": _gpus()[row["gpu"]],
+    }
+    return Pool.model_validate({"name": name, **row, **of})
 
 
 @cache

@@ -193,3 +193,26 @@ class KubernetesVersion(_Row):
     version: str
     standard_support_ends: str
     ami_release_version: str | None = None
+
+
+class Pool(_Row):
+    """The KV cache pool of a real engine, measured or published: its settings, and the figures it is known by."""
+
+    name: str
+    on: Literal["rank", "node"]
+    checkpoint: Checkpoint
+    engine: Engine
+    gpu: Gpu
+    tensor_parallel_size: int
+    pipeline_parallel_size: int = 1
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_cache_dtype: str
+    speculative_tokens: int
+    gpu_memory_utilization: float
+    kv_gib: float | None = None
+    pool_tokens: int | None = None
+    full_length_requests: float | None = None
+    starts: bool | None = None
+    excepted: str | None = None

@@ -38,7 +38,7 @@ def rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def test_the_data_files() -> None:
-    assert [path.stem for path in FILES] == ["accelerators", "checkpoints", "engines", "images", "kubernetes"]
+    assert [path.stem for path in FILES] == ["accelerators", "checkpoints", "engines", "images", "kubernetes", "pools"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

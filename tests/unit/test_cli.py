@@ -109,7 +109,7 @@ def test_the_exit_codes_are_the_documented_ones() -> None:
         ),
         pytest.param(
             ("paln", "--stack", "prod"),
-            "python -m serving: argument command: 'paln' is unknown; allowed are plan, rules or schema; did you mean plan? "
+            "python -m serving: argument command: 'paln' is unknown; allowed are plan, rules, accuracy or schema; did you mean plan? "
             "See python -m serving --help",
             id="misspelt-command",
         ),
