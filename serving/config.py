@@ -73,6 +73,13 @@ def _usable_kubernetes_version(version: str) -> str:
     raise UnknownKeyError(f"unknown Kubernetes version {version!r}; {allowed(usable)}{did_you_mean(version, usable)}")
 
 
+def _known_model(name: str) -> str:
+    names = catalogue.model_names()
+    if name not in names:
+        raise UnknownKeyError(f"unknown model {name!r}; {allowed(names)}{did_you_mean(name, names)}")
+    return name
+
+
 def _fraction(given: object) -> object:
     """Read a fraction in quotes: `pulumi config set --path` writes whole numbers and booleans as such, but 0.9 as text."""
     return float(given) if isinstance(given, str) and re.fullmatch(r"[01]?\.\d+", given) else given
@@ -231,8 +238,8 @@ class WorkloadConfig(_Model):
 
     node_pool: str
     """the name of one of the nodePools"""
-    model: Literal["glm-5.2"] = "glm-5.2"
-    """glm-5.2"""
+    model: Annotated[str, AfterValidator(_known_model)] = "glm-5.2"
+    """a model of the catalogue such as glm-5.2"""
     precision: Literal["fp8", "bf16", "nvfp4"]
     """fp8, bf16 or nvfp4"""
     revision: str | None = None
@@ -445,6 +452,16 @@ def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig)
             f"{path}.nodePool: there is no node pool {workload.node_pool!r}; "
             f"{allowed(pools)}{did_you_mean(workload.node_pool, pools)}"
         )
+    try:
+        checkpoint = catalogue.checkpoint_for(workload.model, workload.precision)
+    except UnknownKeyError as error:
+        yield f"{path}.precision: {error}"
+    else:
+        if workload.revision is None and checkpoint.revision is None:
+            yield (
+                f"{path}.revision: missing, and the catalogue knows no revision of {checkpoint.repository}; "
+                "set it to a commit of that repository, 40 hexadecimal digits"
+            )
     if workload.image is None and catalogue.engine(workload.vllm_version).digest is None:
         with_digest = [row.version for row in catalogue.engines().values() if row.digest]
         yield (

@@ -188,7 +188,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
     times = timing(checkpoint, row.replicas)
     settings = EngineSettings(
         checkpoint=checkpoint,
-        revision=checkpoint.revision if row.revision is None else row.revision,
+        revision=_revision(row, checkpoint),
         gpu=pool.instance.gpu,
         tensor_parallel_size=pool.instance.gpus,
         max_model_len=row.max_model_len,
@@ -235,6 +235,13 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         facts=facts,
         verdicts=tuple(judge(facts)),
     )
+
+
+def _revision(row: WorkloadConfig, checkpoint: Checkpoint) -> str:
+    revision = checkpoint.revision if row.revision is None else row.revision
+    if revision is None:  # the configuration asks for one where the catalogue has none
+        raise AssertionError(f"{checkpoint.repository} has no revision")
+    return revision
 
 
 def derived_max_num_seqs(speculative_tokens: int, max_model_len: int) -> int:

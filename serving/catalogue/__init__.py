@@ -49,6 +49,7 @@ __all__ = [
     "instance_types",
     "kubernetes_version",
     "kubernetes_versions",
+    "model_names",
     "pools",
     "region_of_zone",
     "regions",
@@ -56,12 +57,15 @@ __all__ = [
     "system_instance_types",
 ]
 
+FOLDER = Path(__file__).parent
+"""Where the data files are."""
+
 _T = TypeVar("_T")
 
 
 @cache
 def _table(file: str, key: str) -> Mapping[str, dict[str, Any]]:
-    with (Path(__file__).parent / f"{file}.toml").open("rb") as stream:
+    with (FOLDER / f"{file}.toml").open("rb") as stream:
         return tomllib.load(stream)[key]
 
 
@@ -102,12 +106,18 @@ def _architectures() -> dict[str, Architecture]:
 def checkpoints() -> dict[str, Checkpoint]:
     """Every published checkpoint, by Hugging Face repository id."""
     rows = _table("checkpoints", "checkpoint").items()
-    return {
-        repo: Checkpoint.model_validate(
-            {"repository": repo, **row, "architecture": _architectures()[row["architecture"]]}
-        )
-        for repo, row in rows
-    }
+    return {repo: Checkpoint.model_validate({**_model(row["model"]), "repository": repo, **row}) for repo, row in rows}
+
+
+def _model(name: str) -> dict[str, Any]:
+    """Return what every checkpoint of a model shares."""
+    row = _table("checkpoints", "model")[name]
+    return {**row, "architecture": _architectures()[row["architecture"]]}
+
+
+def model_names() -> list[str]:
+    """Return the models that have a checkpoint, as stack files name them."""
+    return list(dict.fromkeys(row.model for row in checkpoints().values()))
 
 
 @cache

@@ -135,14 +135,19 @@ class Architecture(_Row):
 
 
 class Checkpoint(_Row):
-    """A published checkpoint: its size in bytes and the revision that is served unless the stack names another."""
+    """A published checkpoint: its size in bytes and the revision that is served unless the stack names another.
+
+    Architecture, `thinking` and the first vLLM release that serves it are its model's.
+    """
 
     repository: str
     architecture: Architecture
     model: str
+    thinking: Literal["switchable", "always"]
+    minimum_engine: str
     precision: Precision
     bytes: int
-    revision: str
+    revision: str | None = None
 
     @property
     def served_name(self) -> str:

@@ -81,7 +81,14 @@ def test_an_unknown_digest_belongs_to_no_release() -> None:
 
 @EVERY_CHECKPOINT
 def test_checkpoint_revisions(row: Checkpoint) -> None:
-    assert re.fullmatch(r"[0-9a-f]{40}", row.revision)
+    assert row.revision is None or re.fullmatch(r"[0-9a-f]{40}", row.revision)
+
+
+def test_checkpoints_whose_revision_nobody_has_published() -> None:
+    assert {row.repository for row in CHECKPOINTS if row.revision is None} == {
+        "zai-org/GLM-5.3-BF16",
+        "Inferact/GLM-5.3-NVFP4",
+    }
 
 
 @pytest.mark.parametrize("name", OTHER_IMAGES)
@@ -172,7 +179,13 @@ def test_checkpoint_sizes(precision: str, gib: float) -> None:
 
 @EVERY_CHECKPOINT
 def test_served_names_are_the_recipes(row: Checkpoint) -> None:
-    assert row.served_name == f"glm-5.2-{row.precision}"
+    assert row.served_name == f"{row.model}-{row.precision}"
+
+
+def test_what_a_model_says_of_its_checkpoints() -> None:
+    assert catalogue.model_names() == ["glm-5.2", "glm-5.3"]
+    said = {(row.model, row.thinking, row.minimum_engine, row.architecture.name) for row in CHECKPOINTS}
+    assert said == {("glm-5.2", "switchable", "0.23.0", "GLM-5.2"), ("glm-5.3", "always", "0.28.0", "GLM-5.2")}
 
 
 # --- machines ------------------------------------------------------------------------------------------------------

@@ -213,8 +213,15 @@ MISTAKES = [
     ),
     Mistake(
         "unknown-model",
-        "workloads.glm.model: 'glm-5.3' is not allowed; expected glm-5.2; did you mean glm-5.2?",
-        new=workload("model: glm-5.3"),
+        "workloads.glm.model: unknown model 'glm5.2'; allowed are glm-5.2 or glm-5.3; did you mean glm-5.2?",
+        new=workload("model: glm5.2"),
+    ),
+    Mistake(
+        "no-revision-known",
+        "workloads.glm.revision: missing, and the catalogue knows no revision of Inferact/GLM-5.3-NVFP4; "
+        "set it to a commit of that repository, 40 hexadecimal digits",
+        "      precision: fp8\n",
+        "      model: glm-5.3\n      precision: nvfp4\n",
     ),
     Mistake(
         "name-in-capitals",
