@@ -35,6 +35,12 @@ _DERIVED_VARIABLES = {
 }
 
 
+# EC2 gives two minutes' notice before it takes a spot machine back (EC2 user guide, spot interruption notices).
+_NO_SPOT = (
+    "a spot machine is taken back at two minutes' notice, and a replica needs about half an hour to load elsewhere; "
+    "use kind onDemand, reservation or capacityBlock"
+)
+
 NO_SECRETS = (
     "settings end up in plain text in plans, pods and outputs; take it out and set it without --secret, or not here"
 )
@@ -297,9 +303,9 @@ def parse(settings: Mapping[str, object], where: str = "config") -> StackConfig:
     """
     problems = list(_key_problems(settings))
     own = _sections(settings)
-    secrets = [f"{where}: {path} holds a secret; {NO_SECRETS}" for path in _secrets(own, "")]
-    if secrets:
-        raise ConfigError(secrets)
+    refused = [f"{path} holds a secret; {NO_SECRETS}" for path in _secrets(own, "")] + list(_spot_problems(own))
+    if refused:
+        raise ConfigError([f"{where}: {problem}" for problem in refused])
     if "aws:region" in settings:
         own["region"] = settings["aws:region"]
     try:
@@ -335,6 +341,17 @@ def _secrets(value: object, path: str) -> Iterator[str]:
             return
         for key, item in table.items():
             yield from _secrets(item, f"{path}.{key}" if path else str(key))
+
+
+def _spot_problems(own: Mapping[str, object]) -> Iterator[str]:
+    """Say why there is no such kind of capacity: a bare "unknown kind" would be read as an oversight."""
+    for name, pool in _items(own.get("nodePools")):
+        if dict(_items(dict(_items(pool)).get("capacity"))).get("kind") == "spot":
+            yield f"nodePools.{name}.capacity: {_NO_SPOT}"
+
+
+def _items(value: object) -> list[tuple[str, object]]:
+    return list(cast("dict[str, object]", value).items()) if isinstance(value, dict) else []
 
 
 def _is_a_providers(key: str) -> bool:

@@ -81,6 +81,13 @@ def of_type(value: str, shown: str, name: str) -> Mistake:
 
 MISTAKES = [
     Mistake(
+        "spot",
+        "nodePools.b200.capacity: a spot machine is taken back at two minutes' notice, and a replica needs about half an hour "
+        "to load elsewhere; use kind onDemand, reservation or capacityBlock",
+        "{ kind: capacityBlock, reservationId: cr-0123456789abcdef0 }",
+        "{ kind: spot }",
+    ),
+    Mistake(
         "secret-setting",
         "workloads.glm.env.HF_TOKEN holds a secret; settings end up in plain text in plans, pods and outputs; take it out "
         "and set it without --secret, or not here",
