@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -16,11 +15,11 @@ from pulumi_kubernetes.core.v1 import (
     VolumeMountArgsDict,
 )
 
+from components.pod_programs import MOUNT as PROGRAMS_MOUNT
+from components.pod_programs import PodPrograms, pod_programs
 from serving.command import CACHES_MOUNT, MODELS_MOUNT
 from serving.plan import GPU_RESOURCE, NODE_DISK, WorkloadPlan
 
-_PROGRAMS = Path(__file__).parent / "pod"
-_PROGRAMS_MOUNT = "/opt/glm-on-gpus"
 _NODE_DISK_MOUNT = "/node-disk"
 
 # The user that vLLM's own image ships with a home and a passwd entry (vllm#40275). An unknown uid fails: torch asks for its
@@ -28,9 +27,9 @@ _NODE_DISK_MOUNT = "/node-disk"
 _UID = 2000
 _GID = 0
 
-# With HF_XET_HIGH_PERFORMANCE the hub's client buffers up to 64 GB (Hugging Face, "Using Xet Storage", download buffers) and is
-# killed below that. The engine asks for far more, so that a pod is not larger for it.
-_PROGRAM_MEMORY = "96Gi"
+# A program takes some 100 MB itself; what it has written and the array has not taken yet counts too, and the kernel slows a
+# writer down long before that fills its limit. The engine asks for far more, so that a pod is not larger for it.
+_PROGRAM_MEMORY = "8Gi"
 
 # Probes after the start. The engine answers /health as soon as it is alive, also under load.
 _LIVENESS_PERIOD_SECONDS = 30
@@ -64,10 +63,12 @@ class VllmWorkload(pulumi.ComponentResource):
             automount_service_account_token=False,
             opts=child,
         )
-        programs = k8s.core.v1.ConfigMap(
+        programs = pod_programs()
+        config_map = k8s.core.v1.ConfigMap(
             f"{name}-programs",
-            metadata={"name": f"{plan.name}-programs", "namespace": place, "labels": labels},
-            data={path.name: path.read_text(encoding="utf-8") for path in _program_files()},
+            metadata={"name": f"{plan.name}-programs-{programs.digest}", "namespace": place, "labels": labels},
+            data=programs.data,
+            immutable=True,
             opts=child,
         )
         k8s.core.v1.Service(
@@ -109,7 +110,7 @@ class VllmWorkload(pulumi.ComponentResource):
                 "revision_history_limit": 3,
                 "template": {
                     "metadata": {"labels": labels, "annotations": _annotations(plan)},
-                    "spec": _pod(plan, account.metadata.name, programs.metadata.name),
+                    "spec": _pod(plan, account.metadata.name, config_map.metadata.name, programs),
                 },
             },
             opts=pulumi.ResourceOptions(
@@ -164,10 +165,6 @@ def _annotations(plan: WorkloadPlan) -> dict[str, str]:
     }
 
 
-def _program_files() -> list[Path]:
-    return [_PROGRAMS / "prepare_node.py", _PROGRAMS / "fetch_weights.py"]
-
-
 def _strategy(plan: WorkloadPlan) -> k8s.apps.v1.DeploymentStrategyArgsDict:
     return {
         "type": "RollingUpdate",
@@ -180,7 +177,9 @@ def _tolerations(plan: WorkloadPlan) -> list[k8s.core.v1.TolerationArgsDict]:
     return [{"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}]
 
 
-def _pod(plan: WorkloadPlan, account: pulumi.Output[str], programs: pulumi.Output[str]) -> PodSpecArgsDict:
+def _pod(
+    plan: WorkloadPlan, account: pulumi.Output[str], config_map: pulumi.Output[str], programs: PodPrograms
+) -> PodSpecArgsDict:
     return {
         "service_account_name": account,
         "automount_service_account_token": False,
@@ -205,7 +204,7 @@ def _pod(plan: WorkloadPlan, account: pulumi.Output[str], programs: pulumi.Outpu
                 "empty_dir": {"medium": "Memory", "size_limit": f"{plan.resources.shared_memory_gib}Gi"},
             },
             {"name": "tmp", "empty_dir": {}},
-            {"name": "programs", "config_map": {"name": programs}},
+            {"name": "programs", "config_map": {"name": config_map, "items": programs.items}},
         ],
     }
 
@@ -254,7 +253,7 @@ def _prepare(plan: WorkloadPlan) -> ContainerArgsDict:
     return _program(
         plan,
         "prepare-node",
-        "prepare_node.py",
+        ["prepare_node.py"],
         env={
             "NODE_DISK": _NODE_DISK_MOUNT,
             "FOLDERS": ":".join(folders),
@@ -272,20 +271,13 @@ def _fetch(plan: WorkloadPlan) -> ContainerArgsDict:
     return _program(
         plan,
         "fetch-weights",
-        "fetch_weights.py",
+        ["-m", "weights"],
         env={
             "MODEL": plan.checkpoint.repository,
             "REVISION": plan.revision,
-            "EXPECTED_BYTES": str(plan.checkpoint.bytes),
             "HF_HUB_CACHE": MODELS_MOUNT,
-            "HF_HOME": "/tmp/huggingface",
-            "HF_XET_HIGH_PERFORMANCE": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
         },
-        mounts=[
-            {"name": "node-disk", "mount_path": MODELS_MOUNT, "sub_path": _MODELS},
-            {"name": "tmp", "mount_path": "/tmp"},
-        ],
+        mounts=[{"name": "node-disk", "mount_path": MODELS_MOUNT, "sub_path": _MODELS}],
         security={"capabilities": {"drop": ["ALL"]}},
     )
 
@@ -293,7 +285,7 @@ def _fetch(plan: WorkloadPlan) -> ContainerArgsDict:
 def _program(
     plan: WorkloadPlan,
     name: str,
-    file: str,
+    arguments: list[str],
     *,
     env: Mapping[str, str],
     mounts: list[VolumeMountArgsDict],
@@ -303,7 +295,8 @@ def _program(
     return {
         "name": name,
         "image": plan.image,
-        "command": ["python3", f"{_PROGRAMS_MOUNT}/{file}"],
+        "command": ["python3", *arguments],
+        "working_dir": PROGRAMS_MOUNT,
         # The node's default runtime gives an image every GPU unless it is told otherwise.
         "env": _env({**env, "NVIDIA_VISIBLE_DEVICES": "void", "PYTHONDONTWRITEBYTECODE": "1"}),
         "resources": {"requests": {"cpu": "8", "memory": _PROGRAM_MEMORY}, "limits": {"memory": _PROGRAM_MEMORY}},
@@ -312,7 +305,7 @@ def _program(
             "read_only_root_filesystem": True,
             **security,
         },
-        "volume_mounts": [{"name": "programs", "mount_path": _PROGRAMS_MOUNT, "read_only": True}, *mounts],
+        "volume_mounts": [{"name": "programs", "mount_path": PROGRAMS_MOUNT, "read_only": True}, *mounts],
     }
 
 

@@ -25,6 +25,7 @@ from pulumi.output import Unknown
 from pulumi.runtime import set_all_config
 from pulumi.runtime.settings import get_root_resource
 
+from components.pod_programs import pod_programs
 from components.stack_config import load_plan
 from rehearsal.__main__ import main
 from rehearsal.aws import AwsStandIn
@@ -131,11 +132,11 @@ def rendered(stack: str) -> str:
 
 
 def golden_manifests(stack: str) -> str:
-    """The rendering, with references instead of the programs that lie in `components/pod`."""
-    documents: list[dict[str, Any]] = list(yaml.safe_load_all(rendered(stack)))
+    """The rendering, with references instead of the programs that lie in `components/pod` and of their hash."""
+    documents: list[dict[str, Any]] = list(yaml.safe_load_all(rendered(stack).replace(pod_programs().digest, "HASH")))
     for document in documents:
         if document["kind"] == "ConfigMap":
-            document["data"] = {name: f"(the text of components/pod/{name})" for name in document["data"]}
+            document["data"] = dict.fromkeys(document["data"], "(a program of components/pod)")
     return yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.pod_programs import pod_programs
 from components.vllm_workload import VllmWorkload
 from rehearsal.run import ROOT, load
 from serving import catalogue
@@ -104,17 +105,18 @@ def test_urns() -> None:
     ]
 
 
-def _init_container(name: str, file: str) -> dict[str, Any]:
+def _init_container(name: str, *arguments: str) -> dict[str, Any]:
     """What both programs have in common."""
     path = f"initContainers[{name}]"
     return {
         f"{path}.image": IMAGE,
-        f"{path}.command": ["python3", f"/opt/glm-on-gpus/{file}"],
+        f"{path}.command": ["python3", *arguments],
+        f"{path}.workingDir": "/opt/glm-on-gpus",
         f"{path}.env[NVIDIA_VISIBLE_DEVICES].value": "void",
         f"{path}.env[PYTHONDONTWRITEBYTECODE].value": "1",
         f"{path}.resources.requests.cpu": "8",
-        f"{path}.resources.requests.memory": "96Gi",
-        f"{path}.resources.limits.memory": "96Gi",
+        f"{path}.resources.requests.memory": "8Gi",
+        f"{path}.resources.limits.memory": "8Gi",
         f"{path}.securityContext.allowPrivilegeEscalation": False,
         f"{path}.securityContext.readOnlyRootFilesystem": True,
         f"{path}.securityContext.capabilities.drop": ["ALL"],
@@ -147,7 +149,12 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
         "volumes[shared-memory].emptyDir.medium": "Memory",
         "volumes[shared-memory].emptyDir.sizeLimit": "16Gi",
         "volumes[tmp].emptyDir": {},
-        "volumes[programs].configMap.name": "glm-programs",
+        "volumes[programs].configMap.name": f"glm-programs-{pod_programs().digest}",
+        **{
+            f"volumes[programs].configMap.items[{number}].{field}": value
+            for number, item in enumerate(pod_programs().items)
+            for field, value in item.items()
+        },
         # The engine.
         f"{vllm}.image": IMAGE,
         f"{vllm}.command": list(plan.command),
@@ -195,17 +202,12 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
         f"{prepare}.securityContext.capabilities.add": ["CHOWN"],
         f"{prepare}.volumeMounts[/node-disk].name": "node-disk",
         # ... and the serving user fetches the weights.
-        **_init_container("fetch-weights", "fetch_weights.py"),
+        **_init_container("fetch-weights", "-m", "weights"),
         f"{fetch}.env[MODEL].value": "zai-org/GLM-5.2-FP8",
         f"{fetch}.env[REVISION].value": "31cba24fb749908a485082bdeed6eb1ac6cffc2f",
-        f"{fetch}.env[EXPECTED_BYTES].value": "755000000000",
         f"{fetch}.env[HF_HUB_CACHE].value": "/models",
-        f"{fetch}.env[HF_HOME].value": "/tmp/huggingface",
-        f"{fetch}.env[HF_XET_HIGH_PERFORMANCE].value": "1",
-        f"{fetch}.env[HF_HUB_DISABLE_TELEMETRY].value": "1",
         f"{fetch}.volumeMounts[/models].name": "node-disk",
         f"{fetch}.volumeMounts[/models].subPath": "models",
-        f"{fetch}.volumeMounts[/tmp].name": "tmp",
     }
 
 
@@ -243,7 +245,6 @@ def test_the_deployment_around_it() -> None:
 def test_what_stands_beside_it() -> None:
     result = dev_run()
     rows = {row.type: row.inputs for row in result.resources if row.custom and row.type != DEPLOYMENT}
-    programs = ROOT / "components" / "pod"
     place = {"namespace": "glm", "labels": LABELS}
     assert {type_: _without_defaults(inputs) for type_, inputs in rows.items()} == {
         # The weights live on a folder of the host, which no stricter level allows.
@@ -252,8 +253,9 @@ def test_what_stands_beside_it() -> None:
         },
         ACCOUNT: {"metadata": {"name": "glm", **place}, "automountServiceAccountToken": False},
         CONFIG_MAP: {
-            "metadata": {"name": "glm-programs", **place},
-            "data": {name: (programs / name).read_text() for name in ("prepare_node.py", "fetch_weights.py")},
+            "metadata": {"name": f"glm-programs-{pod_programs().digest}", **place},
+            "data": pod_programs().data,
+            "immutable": True,
         },
         SERVICE: {
             # Pulumi gives a Service ten minutes for its first endpoint; fetching and loading take longer.
