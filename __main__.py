@@ -15,7 +15,11 @@ after = list(cluster.node_pools)
 if plan.installs_device_plugin:
     after.append(DevicePlugin("device-plugin", in_cluster))
 workloads = {
-    name: VllmWorkload(name, row, pulumi.ResourceOptions(provider=cluster.provider, depends_on=after))
+    name: VllmWorkload(
+        name,
+        row,
+        pulumi.ResourceOptions(provider=cluster.provider, depends_on=[*after, *cluster.access_to_weights(row)]),
+    )
     for name, row in plan.workloads.items()
 }
 

@@ -276,6 +276,7 @@ def _fetch(plan: WorkloadPlan) -> ContainerArgsDict:
             "MODEL": plan.checkpoint.repository,
             "REVISION": plan.revision,
             "HF_HUB_CACHE": MODELS_MOUNT,
+            **({"WEIGHTS_FROM": plan.weights_mirror} if plan.weights_mirror else {}),
         },
         mounts=[{"name": "node-disk", "mount_path": MODELS_MOUNT, "sub_path": _MODELS}],
         security={"capabilities": {"drop": ["ALL"]}},

@@ -1,9 +1,10 @@
-"""`python -m serving plan|rules|accuracy|schema`: what a stack would be, before anything is bought."""
+"""`python -m serving plan|mirror|rules|accuracy|schema`: what a stack would be, before anything is bought."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from serving.command_line import Parser, add_stack_arguments, exit_with, parsed
 from serving.config import json_schema, parse
 from serving.plan import Plan, build
 from serving.rules import RULES
-from serving.spelling import InputError
+from serving.spelling import InputError, allowed, did_you_mean
 from serving.stack_file import read, stack_file
 
 ACCEPTED, REFUSED, BAD_INPUT = 0, 1, 2
@@ -37,6 +38,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="text is rich in a terminal, plain in a pipe",
     )
     commands.add_parser("rules", help="every rule with its remedy and source")
+    mirror = commands.add_parser("mirror", help="copy a workload's weights into its mirror in S3", allow_abbrev=False)
+    add_stack_arguments(mirror)
+    mirror.add_argument("--workload", metavar="NAME", help="the workload, if the stack has several")
+    mirror.add_argument("--cache", required=True, metavar="DIR", help="a folder with room for the weights")
+    mirror.add_argument("--run", action="store_true", help="run the script instead of printing it")
     commands.add_parser("accuracy", help="the memory model beside every measured and published pool, as Markdown")
     commands.add_parser("schema", help="the JSON Schema of a stack file")
     return parsed(parser, commands.choices, argv)
@@ -53,6 +59,21 @@ def _print_plan(plan: Plan, form: str) -> None:
         Console().print(report.as_rich(plan))
 
 
+def _mirror(arguments: argparse.Namespace) -> int:
+    from serving.mirror import script  # noqa: PLC0415 (only here)
+
+    plan = plan_of(arguments.stack, arguments.overrides, Path.cwd())
+    names = list(plan.workloads)
+    name = names[0] if arguments.workload is None and len(names) == 1 else arguments.workload
+    if name not in names:
+        raise InputError(f"--workload: there is no workload {name!r}; {allowed(names)}{did_you_mean(str(name), names)}")
+    text = script(plan.workloads[name], str(Path(arguments.cache).absolute()))
+    if not arguments.run:
+        print(text, end="")
+        return ACCEPTED
+    return subprocess.run(["bash", "-c", text], cwd=Path(__file__).parents[1], check=False).returncode
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 if accepted, 1 if a rule refuses, 2 if the input is bad."""
     try:
@@ -63,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print(
                         f"{rule.id}: {rule.title}\n  otherwise: {rule.effect}\n  to do: {rule.remedy}\n  source: {rule.source}"
                     )
+            case "mirror":
+                return _mirror(arguments)
             case "accuracy":
                 from serving.accuracy import as_markdown  # noqa: PLC0415 (only here)
 

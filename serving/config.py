@@ -272,6 +272,17 @@ class WorkloadConfig(_Model):
     """true or false"""
     reasoning: bool = True
     """true or false"""
+    weights_mirror: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*()-]+)+$",
+                description="a folder in S3 such as s3://my-models/glm",
+            ),
+        ]
+        | None
+    ) = None
+    """a folder in S3 such as s3://my-models/glm, filled by `python -m serving mirror`; Hugging Face if left out"""
     load_format: Literal["auto", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer"] = "auto"
     """auto, safetensors, fastsafetensors, instanttensor or runai_streamer"""
     env: dict[

@@ -83,6 +83,7 @@ class WorkloadPlan:
     node_pool: str
     checkpoint: Checkpoint
     revision: str
+    weights_mirror: str | None
     image: str
     engine_version: str
     replicas: int
@@ -215,6 +216,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         node_pool=pool.name,
         checkpoint=checkpoint,
         revision=settings.revision,
+        weights_mirror=row.weights_mirror,
         image=image,
         engine_version=engine.version,
         replicas=row.replicas,

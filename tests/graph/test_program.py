@@ -80,6 +80,7 @@ class Updated:
     urns: list[str]
     needs: Mapping[str, frozenset[str]]
     exports: Mapping[str, Any]
+    resources: list[Resource]
 
     def all_needs(self, name: str) -> set[str]:
         """Return the names of all that exists before a resource, and until it is gone."""
@@ -101,7 +102,7 @@ def update(settings: Settings, stack: str) -> Updated:
     engine = InProcessEngine(ROOT, stack, settings, RenderedWorld("us-east-1"))
     exports = engine.up()
     resources = [created.resource for created in engine.created]
-    return Updated(_urns(iter(resources), stack), {row.urn: row.needs for row in resources}, exports)
+    return Updated(_urns(iter(resources), stack), {row.urn: row.needs for row in resources}, exports, resources)
 
 
 @cache
@@ -324,7 +325,7 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str]] = {
         {WORKLOADS: _workload(maxModelLength=131072)},
         f"{WHERE}: workloads.glm.maxModelLength: unknown key; allowed are nodePool, model, precision, revision, "
         "vllmVersion, image, replicas, maxModelLen, maxNumSeqs, maxNumBatchedTokens, gpuMemoryUtilization, kvCacheDtype, "
-        "speculativeTokens, toolCalling, reasoning, loadFormat or env; did you mean maxModelLen?",
+        "speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat or env; did you mean maxModelLen?",
     ),
     "misspelt-top-level-key": (
         {"glm-on-gpus:workload": _workload(), WORKLOADS: None},

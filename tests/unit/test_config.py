@@ -24,7 +24,7 @@ from tests.fixtures.stacks import ROOT, stack_text
 FILE = "Pulumi.prod.yaml"
 WORKLOAD_KEYS = (
     "nodePool, model, precision, revision, vllmVersion, image, replicas, maxModelLen, maxNumSeqs, maxNumBatchedTokens, "
-    "gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, loadFormat or env"
+    "gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat or env"
 )
 POOL_KEYS = "instanceType, nodes, availabilityZoneId, capacity, efa, rootVolumeGiB or amiReleaseVersion"
 CAPACITY = "{kind: onDemand}, {kind: reservation, reservationId: cr-…} or {kind: capacityBlock, reservationId: cr-…}"
