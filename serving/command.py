@@ -87,6 +87,8 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "DG_JIT_CACHE_DIR": f"{cache}/deep_gemm",
         "CUDA_CACHE_PATH": f"{cache}/cuda",
         "XDG_CACHE_HOME": f"{cache}/xdg",
+        # One thread for each of the engine's processes: more of them make loading slower (rule omp-load).
+        "OMP_NUM_THREADS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(settings.engine_ready_timeout_seconds),
         # One request may not ask for more completions than the engine runs at once (vLLM docs/usage/security.md).
         "VLLM_MAX_N_SEQUENCES": str(settings.max_num_seqs),

@@ -10,15 +10,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from serving import catalogue
 from serving.catalogue import Checkpoint, Engine, Gpu, InstanceType
-from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryBreakdown, ServingShape, breakdown
+from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, GIB, MemoryBreakdown, ServingShape, breakdown
+from serving.parallelism import covers, default_partition
 from serving.spelling import InputError
 
 # vLLM's defaults where a flag is left out (0.23 to 0.33).
 DEFAULT_MAX_NUM_SEQS = 1024
+DEFAULT_ENGINE_READY_SECONDS = 600
 _LARGE_GPU_GIB = 160  # from this size on the API server batches 16,384 tokens instead of 8,192
 
 IMAGE_DIGEST = re.compile(r"^[^@\s]+@sha256:[a-f0-9]{64}$")
@@ -35,9 +37,26 @@ def short_digest(image: str) -> str | None:
     return image.rpartition(":")[2][:12] if IMAGE_DIGEST.fullmatch(image) else None
 
 
+class UnknownFactError(Exception):
+    """A fact was asked for that nobody can know; the text is one clause that says why."""
+
+
 @dataclass(frozen=True)
-class WorkloadFacts:
-    """One serving workload as vLLM will see it. None means that the command leaves it to vLLM, or that it is unknown."""
+class HostPath:
+    """A volume on the host: its path, and its type ("" if none is given)."""
+
+    path: str
+    type: str
+
+
+@dataclass(frozen=True, eq=False)
+class WorkloadFacts:  # noqa: PLW1641 (it holds mappings and has no hash)
+    """One serving workload as vLLM will see it. None means that the command leaves it to vLLM.
+
+    `unknown` says, by the name of a field, why nobody can know it: "--max-model-len takes its value from variable LEN, which
+    comes from a ConfigMap". Such a field raises `UnknownFactError` when it is read, whatever it holds, so that a check fails
+    closed exactly where its verdict depends on it. One variable is named `env.NAME`; `env` stands for all that `env` does not list.
+    """
 
     workload: str
     image: str
@@ -56,7 +75,39 @@ class WorkloadFacts:
     speculative_tokens: int
     load_format: str
     tool_call_parser: str | None
+    reasoning_parser: str | None = None
+    auto_tool_choice: bool = False
+    pipeline_parallel_size: int = 1
+    decode_context_parallel_size: int = 1
+    kv_connector: str | None = None
+    offload_gib: float = 0.0
     env: Mapping[str, str] = field(default_factory=dict[str, str])
+    shared_memory_gib: float | None = None
+    memory_limited: bool = False
+    host_paths: tuple[HostPath, ...] = ()
+    gated: bool = False
+    unknown: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    if not TYPE_CHECKING:  # a checker would take it as a type for misspelt names, too
+
+        def __getattribute__(self, name: str) -> object:
+            unknown = object.__getattribute__(self, "__dict__").get("unknown", {})
+            if name in unknown:
+                raise UnknownFactError(unknown[name])
+            return object.__getattribute__(self, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WorkloadFacts) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return f"WorkloadFacts({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    def variable(self, name: str) -> str | None:
+        """Return the value of an environment variable, None if it is not set; raise `UnknownFactError` if nobody can know."""
+        if f"env.{name}" in self.unknown:
+            raise UnknownFactError(self.unknown[f"env.{name}"])
+        set_here: Mapping[str, str] = vars(self)["env"]
+        return set_here[name] if name in set_here else self.env.get(name)
 
     @property
     def gpu(self) -> Gpu:
@@ -86,10 +137,28 @@ class WorkloadFacts:
         return DEFAULT_MAX_NUM_SEQS if self.max_num_seqs is None else self.max_num_seqs
 
     @property
+    def layer_partition(self) -> tuple[int, ...]:
+        """How many layers each pipeline stage has: the variable, or vLLM's own division. Needs a checkpoint."""
+        given = self.variable("VLLM_PP_LAYER_PARTITION") if self.pipeline_parallel_size > 1 else None
+        if given is not None:
+            return tuple(int(part) if part.strip().isdecimal() else 0 for part in given.split(","))
+        layers = self.checkpoint.architecture.hidden_layers if self.checkpoint else 0
+        return default_partition(layers, self.pipeline_parallel_size)
+
+    @property
+    def engine_ready_seconds(self) -> int:
+        """How long vLLM waits for its engine to start; 0 for what is no number."""
+        given = self.variable("VLLM_ENGINE_READY_TIMEOUT_S")
+        if given is None:
+            return DEFAULT_ENGINE_READY_SECONDS
+        return int(given) if given.isdecimal() else 0
+
+    @property
     def shape(self) -> ServingShape | None:
         """The input of the memory model; None while engine or checkpoint is unknown."""
         if self.engine is None or self.checkpoint is None or self.context_tokens is None:
             return None
+        partition = self.layer_partition
         return ServingShape(
             checkpoint=self.checkpoint,
             engine=self.engine,
@@ -101,6 +170,10 @@ class WorkloadFacts:
             kv_cache_dtype=self.kv_cache_dtype,
             speculative_tokens=self.speculative_tokens,
             gpu_memory_utilization=self.gpu_memory_utilization,
+            pipeline_parallel_size=self.pipeline_parallel_size,
+            # What vLLM would not take is rule pp-split's to refuse.
+            layer_partition=partition if covers(self.checkpoint.architecture, partition) else None,
+            decode_context_parallel_size=self.decode_context_parallel_size,
         )
 
     @property
@@ -140,14 +213,20 @@ def from_command(
     *,
     engine: Engine | None = None,
     nodes_per_replica: int = 1,
+    shared_memory_gib: float | None = None,
+    memory_limited: bool = False,
+    host_paths: tuple[HostPath, ...] = (),
+    gated: bool = False,
 ) -> WorkloadFacts:
     """Read a workload's facts from its command, environment and image.
 
-    `engine` is the release if somebody states it; otherwise the image's digest tells, and an unknown digest leaves it None.
+    `engine` is the release if somebody states it; otherwise the image's digest tells, and an unknown digest leaves it None. What
+    no command says (volumes, limits, the gate) comes beside it.
     Raises `InputError` for a value that vLLM would not read either.
     """
     given = flags(command)
     model = _model(command, given)
+    offload = _offload(given)
     default_batch = 16_384 if instance.gpu.usable_gib >= _LARGE_GPU_GIB else 8_192
     return WorkloadFacts(
         workload=workload,
@@ -167,7 +246,17 @@ def from_command(
         speculative_tokens=_speculative_tokens(given),
         load_format=given.get("load-format", "auto"),
         tool_call_parser=given.get("tool-call-parser"),
+        reasoning_parser=given.get("reasoning-parser"),
+        auto_tool_choice=given.get("enable-auto-tool-choice") == "true",
+        pipeline_parallel_size=_count(given, "pipeline-parallel-size") or 1,
+        decode_context_parallel_size=_count(given, "decode-context-parallel-size") or 1,
+        kv_connector=offload[0],
+        offload_gib=offload[1],
         env=dict(env),
+        shared_memory_gib=shared_memory_gib,
+        memory_limited=memory_limited,
+        host_paths=host_paths,
+        gated=gated,
     )
 
 
@@ -216,3 +305,25 @@ def _speculative_tokens(given: Mapping[str, str]) -> int:
     if not isinstance(tokens, int):
         raise InputError(f'--{flag} {text}: expected JSON such as {{"method":"mtp","num_speculative_tokens":3}}')
     return tokens
+
+
+def _offload(given: Mapping[str, str]) -> tuple[str | None, float]:
+    """Read which connector moves KV cache elsewhere, and how many GiB of it the host's memory holds."""
+    size = given.get("kv-offloading-size")
+    if size is not None:  # the short form: GiB over all ranks
+        backend = given.get("kv-offloading-backend", "native")
+        return ("LMCacheConnectorV1" if backend == "lmcache" else "OffloadingConnector"), float(size)
+    text = given.get("kv-transfer-config")
+    if text is None:
+        return None, 0.0
+    try:
+        config: object = json.loads(text)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(
+            '--kv-transfer-config: expected JSON such as {"kv_connector":"OffloadingConnector","kv_role":"kv_both"}'
+        )
+    settings = cast("dict[str, Any]", config)
+    extra = cast("dict[str, Any]", settings.get("kv_connector_extra_config") or {})
+    return settings.get("kv_connector"), float(extra.get("cpu_bytes_to_use", 0)) / GIB

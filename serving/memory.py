@@ -12,6 +12,7 @@ from functools import cache
 from typing import Literal
 
 from serving.catalogue import Architecture, Checkpoint, Engine, Gpu
+from serving.parallelism import default_partition, stage_layers
 
 GIB = 2**30
 
@@ -60,6 +61,7 @@ class ServingShape:
     speculative_tokens: int
     gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
     pipeline_parallel_size: int = 1
+    layer_partition: tuple[int, ...] | None = None  # of the pipeline stages; vLLM's own division if None
     decode_context_parallel_size: int = 1
     collectives_gib: float = COLLECTIVES_GIB
 
@@ -285,8 +287,7 @@ def _graphs_gib(shape: ServingShape) -> float:
 
 def _stages(shape: ServingShape) -> tuple[range, ...]:
     layers = shape.checkpoint.architecture.hidden_layers
-    size = -(-layers // shape.pipeline_parallel_size)
-    return tuple(range(first, min(first + size, layers)) for first in range(0, layers, size))
+    return stage_layers(shape.layer_partition or default_partition(layers, shape.pipeline_parallel_size))
 
 
 def _is_last(architecture: Architecture, layers: range) -> bool:

@@ -14,23 +14,26 @@ from serving.catalogue import Checkpoint, EfaSlot, InstanceType
 from serving.command import CACHES_MOUNT, PORT, EngineSettings, command, default_kv_cache_dtype, environment
 from serving.config import PROJECT, EksClusterConfig, ExistingClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
 from serving.cost import Cost, pool_cost
-from serving.facts import WorkloadFacts, from_command, short_digest
+from serving.facts import HostPath, WorkloadFacts, from_command, short_digest
 from serving.memory import MemoryBreakdown, breakdown, decode_scratch_gib, largest_captured_batch
-from serving.rules import DECODE_SCRATCH_LIMIT_GIB, Verdict, Violation, judge, violations
+from serving.rules import (
+    DECODE_SCRATCH_LIMIT_GIB,
+    ENGINE_SHARED_MEMORY_GIB,
+    NODE_DISK,
+    Verdict,
+    Violation,
+    advice,
+    judge,
+    violations,
+)
 from serving.timing import Timing, timing
 
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_TAINT_VALUE = "present"  # the value that NVIDIA's own charts tolerate
 NODE_POOL_LABEL = "glm-on-gpus/node-pool"
 
-# The node's RAID0 array. It exists only where the array is mounted, so a pod that names it cannot land on root EBS.
-NODE_DISK = "/mnt/k8s-disks/0"
-
 # A replica has its node to itself; the tenth is for the kubelet's daemons and theirs.
 _NODE_SHARE_PERCENT = 90
-
-# vLLM's tensor-parallel workers exchange messages through /dev/shm; its own LeaderWorkerSet example gives them 15 GiB.
-_SHARED_MEMORY_GIB = 16
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,11 @@ class Plan:
         return [refusal for row in self.workloads.values() for refusal in violations(row.verdicts)]
 
     @property
+    def advice(self) -> list[Violation]:
+        """What advisory rules have to say, workload by workload in the table's order; it refuses nothing."""
+        return [row for workload in self.workloads.values() for row in advice(workload.verdicts)]
+
+    @property
     def cost(self) -> Cost:
         """All pools together; without a figure if one pool has none."""
         rates = [pool.cost.hourly_usd for pool in self.node_pools.values()]
@@ -207,7 +215,19 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
     )
     argv = command(settings)
     env = {**environment(settings), **row.env}
-    facts = from_command(name, argv, env, image, pool.instance, engine=engine)
+    resources = _resources(pool.instance)
+    facts = from_command(
+        name,
+        argv,
+        env,
+        image,
+        pool.instance,
+        engine=engine,
+        shared_memory_gib=resources.shared_memory_gib,
+        memory_limited=True,
+        host_paths=(HostPath(NODE_DISK, "Directory"),),
+        gated=True,
+    )
     if facts.shape is None:  # both come from the catalogue here
         raise AssertionError(f"workload {name}: engine or checkpoint is not in the catalogue")
     return WorkloadPlan(
@@ -228,7 +248,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         env=env,
         port=PORT,
         cache_path=settings.cache_path,
-        resources=_resources(pool.instance),
+        resources=resources,
         node_selector=_node_selector(pool),
         taint=pool.taint,
         rollout=_rollout(row.replicas, spare_nodes, times),
@@ -280,7 +300,7 @@ def _resources(instance: InstanceType) -> PodResources:
         cpu_millis=instance.allocatable_cpu_millis * _NODE_SHARE_PERCENT // 100 // 1000 * 1000,
         memory_mib=instance.allocatable_memory_mib * _NODE_SHARE_PERCENT // 100 // 1024 * 1024,
         gpus=instance.gpus,
-        shared_memory_gib=_SHARED_MEMORY_GIB,
+        shared_memory_gib=ENGINE_SHARED_MEMORY_GIB,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.alias_generators import to_camel
 
 from serving.cost import Cost
 from serving.plan import NodePoolPlan, Plan, WorkloadPlan
+from serving.rules import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -25,6 +26,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "nodePools": {name: _pool_json(pool) for name, pool in plan.node_pools.items()},
         "workloads": {name: _workload_json(row) for name, row in plan.workloads.items()},
         "violations": [_camel(asdict(violation)) for violation in plan.violations],
+        "advice": [_camel(asdict(row)) for row in plan.advice],
     }
 
 
@@ -107,8 +109,9 @@ def _workload_markdown(row: WorkloadPlan) -> Iterator[str]:
     yield ""
     yield "| rule | verdict | why |"
     yield "|---|---|---|"
-    for rule, passed, why in _verdicts(row):
-        yield f"| {rule} | {'passed' if passed else '**refused**'} | {_cell(why)} |"
+    for verdict, why in _verdicts(row):
+        word = _WORDS[_standing(verdict)]
+        yield f"| {verdict.rule.id} | {word} | {_cell(why)} |"
 
 
 def _cell(text: str) -> str:
@@ -198,12 +201,22 @@ def _terms(row: WorkloadPlan) -> Iterator[tuple[str, str, float, str]]:
     )
 
 
-def _verdicts(row: WorkloadPlan) -> Iterator[tuple[str, bool, str]]:
+def _verdicts(row: WorkloadPlan) -> Iterator[tuple[Verdict, str]]:
     for verdict in row.verdicts:
         why = verdict.outcome.why
         if not verdict.outcome.passed:
             why = f"{why}. To do: {verdict.rule.remedy}. Source: {verdict.rule.source}"
-        yield verdict.rule.id, verdict.outcome.passed, why
+        yield verdict, why
+
+
+Standing = Literal["passed", "advice", "refused"]
+_WORDS: dict[Standing, str] = {"passed": "passed", "advice": "*advice*", "refused": "**refused**"}
+
+
+def _standing(verdict: Verdict) -> Standing:
+    if verdict.outcome.passed:
+        return "passed"
+    return "refused" if verdict.rule.level == "mandatory" else "advice"
 
 
 def refusal(plan: Plan) -> str:
@@ -214,6 +227,11 @@ def refusal(plan: Plan) -> str:
 
 # --- rich ------------------------------------------------------------------------------------------------------------------
 
+_SIGNS: dict[Standing, tuple[str, str]] = {
+    "passed": ("✓", "green"),
+    "advice": ("!", "yellow"),
+    "refused": ("✗", "bold red"),
+}
 _COLOURS = {"W": "blue", "O": "yellow", "K": "green", ".": "bright_black"}
 
 
@@ -269,6 +287,7 @@ def _workload_rich(row: WorkloadPlan) -> Iterator[RenderableType]:
     rules = Table(box=None, padding=(0, 2))
     rules.add_column("rule")
     rules.add_column("why", ratio=1)
-    for rule, passed, why in _verdicts(row):
-        rules.add_row(Text(f"{'✓' if passed else '✗'} {rule}", style="green" if passed else "bold red"), Text(why))
+    for verdict, why in _verdicts(row):
+        sign, style = _SIGNS[_standing(verdict)]
+        rules.add_row(Text(f"{sign} {verdict.rule.id}", style=style), Text(why))
     yield Padding(rules, (1, 0, 0, 0))

@@ -72,9 +72,18 @@ class Timing:
         return self.expected_load_seconds + self.expected_engine_start_seconds
 
 
+def expected_start_seconds(checkpoint: Checkpoint) -> int:
+    """Return how long an engine takes to load and start when the weights are on the node, in seconds."""
+    return _load_seconds(checkpoint) + _ENGINE_START_SECONDS
+
+
+def _load_seconds(checkpoint: Checkpoint) -> int:
+    return round(checkpoint.bytes / _LOAD_BYTES_PER_SECOND)
+
+
 def timing(checkpoint: Checkpoint, replicas: int) -> Timing:
     """Return the times of a workload. Replicas are replaced one after the other, so the await counts each."""
-    load = round(checkpoint.bytes / _LOAD_BYTES_PER_SECOND)
+    load = _load_seconds(checkpoint)
     engine_ready = _up_to_minute(_START_FACTOR * (load + _ENGINE_START_SECONDS))
     startup = engine_ready + _AFTER_ENGINE_TIMEOUT_SECONDS
     fetch = _up_to_minute(checkpoint.bytes / _FETCH_BYTES_PER_SECOND_SLOW + checkpoint.bytes / _VERIFY_BYTES_PER_SECOND)

@@ -156,7 +156,10 @@ class Checkpoint(_Row):
 
 
 class Engine(_Row):
-    """A vLLM release: its image digest, if a public one is known, and what matters to GLM-5.2 in it."""
+    """A vLLM release: its image digest, if a public one is known, and what matters to GLM-5.2 in it.
+
+    `faults` are the ids of the rules about what has been reported of this very release.
+    """
 
     version: str
     released: str
@@ -166,6 +169,9 @@ class Engine(_Row):
     runai_streamer_safe: bool = False
     runai_streamer_safe_with_mtp: bool = False
     sparse_decode_scratch_fixed: bool = False
+    decode_context_parallel: bool = False
+    nvfp4_cache: bool = False
+    faults: frozenset[str] = frozenset()
     prefill_workspace_factor_long: int
     # Twice Hopper's 512 in vLLM 0.31.0 (`config/vllm.py`); where nobody has looked, the larger one: it takes memory.
     capture_limit_blackwell: int = 1024
@@ -173,7 +179,19 @@ class Engine(_Row):
     @property
     def number(self) -> tuple[int, ...]:
         """The version as numbers, for comparison: (0, 31, 0)."""
-        return tuple(int(part) for part in self.version.split("."))
+        return _number(self.version)
+
+    def at_least(self, version: str) -> bool:
+        """Whether this is a release or a later one."""
+        return self.number >= _number(version)
+
+    def has_fault(self, rule: str) -> bool:
+        """Whether what a rule is about has been reported of this release."""
+        return rule in self.faults
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 class OtherImage(_Row):

@@ -294,7 +294,7 @@ def test_a_zone_of_an_unknown_region() -> None:
         (
             catalogue.engine,
             "0.31",
-            "unknown vLLM release '0.31'; allowed are 0.23.0, 0.24.0, 0.26.0, 0.28.0, 0.30.0, 0.31.0 or 0.33.0; "
+            "unknown vLLM release '0.31'; allowed are 0.23.0, 0.24.0, 0.26.0, 0.28.0, 0.29.0, 0.30.0, 0.31.0 or 0.33.0; "
             "did you mean 0.31.0?",
         ),
         (catalogue.gpu, "h200", "unknown GPU 'h200'; allowed are B200, B300 or H200; did you mean H200?"),

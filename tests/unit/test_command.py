@@ -53,6 +53,7 @@ def test_environment_of_the_dev_stack() -> None:
         "DG_JIT_CACHE_DIR": f"{folder}/deep_gemm",
         "CUDA_CACHE_PATH": f"{folder}/cuda",
         "XDG_CACHE_HOME": f"{folder}/xdg",
+        "OMP_NUM_THREADS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": "3000",
         "VLLM_MAX_N_SEQUENCES": "128",
         "VLLM_NO_USAGE_STATS": "1",

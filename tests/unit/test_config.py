@@ -30,7 +30,7 @@ POOL_KEYS = "instanceType, nodes, availabilityZoneId, capacity, efa, rootVolumeG
 CAPACITY = "{kind: onDemand}, {kind: reservation, reservationId: cr-…} or {kind: capacityBlock, reservationId: cr-…}"
 A_NAME = "lower-case letters, digits and hyphens, beginning with a letter, at most 30 characters"
 A_ZONE = "an availability-zone id such as use1-az6; a name such as us-east-1a stands for another zone in every account"
-RELEASES = "0.23.0, 0.24.0, 0.26.0, 0.28.0, 0.30.0, 0.31.0 or 0.33.0"
+RELEASES = "0.23.0, 0.24.0, 0.26.0, 0.28.0, 0.29.0, 0.30.0, 0.31.0 or 0.33.0"
 SETTINGS = "expected a map of settings such as aws:region"
 TOKENS = "expected a whole number of tokens from 1024 to 1048576, without a unit"
 

@@ -63,6 +63,8 @@ def test_a_rendered_command_reads_back_as_its_settings(settings: EngineSettings)
         speculative_tokens=settings.speculative_tokens,
         load_format=settings.load_format,
         tool_call_parser="glm47" if settings.tool_calling else None,
+        reasoning_parser="glm45" if settings.reasoning else None,
+        auto_tool_choice=settings.tool_calling,
         env=env,
     )
 

@@ -69,7 +69,7 @@ def test_dev(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 def test_json_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for stack in ("dev", "prod"):
         _, found, _ = run_json(capsys, monkeypatch, stack)
-        assert set(found) == {"stack", "hourlyUsd", "nodePools", "workloads", "violations"}
+        assert set(found) == {"stack", "hourlyUsd", "nodePools", "workloads", "violations", "advice"}
         for pool in found["nodePools"].values():
             assert set(pool) == {"instanceType", "nodes", "gpusPerNode", "hourlyUsd"}
         for row in found["workloads"].values():

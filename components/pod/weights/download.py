@@ -33,16 +33,21 @@ class RefusedError(Exception):
     """A transfer that will not succeed however often it is tried."""
 
 
+class StoppedError(Exception):
+    """A transfer that nobody needs any more, because another one failed for good."""
+
+
 def read(url: str) -> bytes:
     """Return a small document."""
     with _opened(urllib.request.Request(url)) as response:
         return _whole(response.read)
 
 
-def download(url: Callable[[], str], target: Path, size: int) -> None:
+def download(url: Callable[[], str], target: Path, size: int, stopped: Callable[[], bool]) -> None:
     """Append to a file what it lacks of `size` bytes; raise `TransferError` or `RefusedError`.
 
-    `url` is asked for each time, because a signed one expires. What was written stays, whatever happens.
+    `url` is asked for each time, because a signed one expires; `stopped` is asked between chunks and ends the transfer with
+    `StoppedError`. What was written stays, whatever happens.
     """
     have = target.stat().st_size if target.exists() else 0
     if have > size:  # left by something else
@@ -58,6 +63,8 @@ def download(url: Callable[[], str], target: Path, size: int) -> None:
             have = 0
         # read1 hands over what has arrived: waiting for a full chunk would hold bytes that a kill then loses.
         while chunk := _whole(lambda: response.read1(_CHUNK)):
+            if stopped():
+                raise StoppedError
             have += len(chunk)
             if have > size:
                 raise RefusedError(f"the server sends more than the {size:,} bytes it announced")

@@ -20,7 +20,7 @@ from .cache import (
     settle,
     write_mark,
 )
-from .download import RefusedError, TransferError, download
+from .download import RefusedError, StoppedError, TransferError, download
 from .sources import RemoteFile, Source
 
 _WORKERS = 8  # files at a time
@@ -34,13 +34,16 @@ Say = Callable[[str], None]
 Wait = Callable[[float], None]
 
 
-def ensure(model: Model, source: Source, say: Say, wait: Wait = time.sleep) -> None:
-    """Make sure that a model is on the node, complete and verified; raise `FetchError` if that cannot be had."""
+def ensure(model: Model, source: Source, say: Say, wait: Wait | None = None) -> None:
+    """Make sure that a model is on the node, complete and verified; raise `FetchError` if that cannot be had.
+
+    `wait` is what waits between attempts, in seconds.
+    """
     with only_one(model.cache):
         if is_marked(model):
             say(f"{model.name} is on this node and verified")
             return
-        files = _Attempts(model.name, say, wait).until_done(source.files)
+        files = _Attempts(model.name, say, wait or time.sleep).until_done(source.files)
         make_room(model, files, say)
         _Fetch(model, source, files, say, wait).run()
         missing = missing_shards(model)
@@ -75,11 +78,12 @@ class _Attempts:
 class _Fetch:
     """All files of one model, several at a time."""
 
-    def __init__(self, model: Model, source: Source, files: list[RemoteFile], say: Say, wait: Wait) -> None:
+    def __init__(self, model: Model, source: Source, files: list[RemoteFile], say: Say, wait: Wait | None) -> None:
         self._model = model
         self._source = source
         self._say = say
-        self._wait = wait
+        self._stopped = threading.Event()
+        self._wait = wait or self._wait_unless_stopped
         self._files = len(files)
         self._done = 0
         self._lock = threading.Lock()
@@ -94,8 +98,11 @@ class _Fetch:
             for finished in as_completed([pool.submit(self._blob, alike) for alike in self._alike.values()]):
                 finished.result()
         finally:
-            # Not waited for: after a failure the process ends, and what others have written so far is kept.
-            pool.shutdown(wait=False, cancel_futures=True)
+            self._stopped.set()  # after a failure the others end at their next chunk; what they have written is kept
+            pool.shutdown(cancel_futures=True)
+
+    def _wait_unless_stopped(self, seconds: float) -> None:
+        self._stopped.wait(seconds)
 
     def _blob(self, alike: list[RemoteFile]) -> None:
         file = alike[0]
@@ -125,7 +132,9 @@ class _Fetch:
         def attempt() -> None:
             nonlocal before
             before = partial.stat().st_size if partial.exists() else 0
-            download(lambda: self._source.url(file), partial, file.size)
+            if self._stopped.is_set():
+                raise StoppedError
+            download(lambda: self._source.url(file), partial, file.size, self._stopped.is_set)
 
         def advanced() -> bool:
             return partial.exists() and partial.stat().st_size > before

@@ -1,0 +1,61 @@
+"""How pipeline stages divide a model's layers, and which divisions keep its sparse attention right.
+
+A layer without an indexer of its own uses the top-k indices of the last layer that has one. A stage gets only hidden states from
+the stage before it, so a stage that begins with such a layer reads stale indices (vllm#50853).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, combinations, pairwise
+
+from serving.catalogue import Architecture
+
+
+def default_partition(layers: int, stages: int) -> tuple[int, ...]:
+    """Return how vLLM divides layers without VLLM_PP_LAYER_PARTITION (`distributed/utils.py`).
+
+    Layers that are left over go to the stages before the last, from the back.
+    """
+    even, left = divmod(layers, stages)
+    return tuple(even + (stages - 1 - left <= stage < stages - 1) for stage in range(stages))
+
+
+def aligned_partition(architecture: Architecture, stages: int) -> tuple[int, ...]:
+    """Return the most even division in which every stage begins with an indexer; of equals the one with the smallest last stage.
+
+    The last stage also holds the output head and the MTP layer. Raises `ValueError` if there is none.
+    """
+    layers = architecture.hidden_layers
+    starts = [layer for layer in range(1, layers) if architecture.has_indexer(layer)]
+    divisions = [_sizes((0, *chosen, layers)) for chosen in combinations(starts, stages - 1)]
+    if not divisions:
+        raise ValueError(f"{architecture.name} cannot be divided into {stages} stages that begin with an indexer")
+    return min(divisions, key=lambda sizes: (max(sizes), sizes[-1], sizes))
+
+
+def stage_layers(partition: Iterable[int]) -> tuple[range, ...]:
+    """Return the layers of each stage."""
+    return tuple(range(first, last) for first, last in pairwise((0, *accumulate(partition))))
+
+
+def covers(architecture: Architecture, partition: Sequence[int]) -> bool:
+    """Whether a division gives every layer to one stage, and every stage a layer."""
+    return sum(partition) == architecture.hidden_layers and min(partition) > 0
+
+
+def partition_problem(architecture: Architecture, partition: Sequence[int]) -> str | None:
+    """Return what is wrong with a division of the layers, or None."""
+    if not covers(architecture, partition):
+        return f"the model has {architecture.hidden_layers} layers, and every stage needs one"
+    for number, layers in enumerate(stage_layers(partition), 1):
+        if not architecture.has_indexer(layers[0]):
+            return (
+                f"stage {number} begins at layer {layers[0]}, which takes its top-k indices from a layer on the stage before "
+                f"and gets stale ones; {','.join(map(str, aligned_partition(architecture, len(partition))))} would be right"
+            )
+    return None
+
+
+def _sizes(bounds: Sequence[int]) -> tuple[int, ...]:
+    return tuple(last - first for first, last in pairwise(bounds))

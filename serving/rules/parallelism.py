@@ -1,0 +1,145 @@
+"""Rules about parallelism beyond one node's tensor parallelism."""
+
+from __future__ import annotations
+
+from serving.facts import WorkloadFacts
+from serving.parallelism import partition_problem
+from serving.rules.rule import Outcome, Rule, passed, refused, unknown
+
+
+def _pp_split(facts: WorkloadFacts) -> Outcome:
+    if facts.pipeline_parallel_size == 1:
+        return passed("there is one pipeline stage")
+    if facts.checkpoint is None:
+        return refused(unknown(facts))
+    partition = facts.layer_partition
+    if len(partition) != facts.pipeline_parallel_size:
+        return refused(
+            f"VLLM_PP_LAYER_PARTITION has {len(partition)} parts for {facts.pipeline_parallel_size} pipeline stages"
+        )
+    problem = partition_problem(facts.checkpoint.architecture, partition)
+    shown = ",".join(map(str, partition))
+    return (
+        refused(f"stages of {shown} layers: {problem}")
+        if problem
+        else passed(f"stages of {shown} layers begin with an indexer")
+    )
+
+
+def _pp_tools(facts: WorkloadFacts) -> Outcome:
+    if facts.pipeline_parallel_size == 1 or facts.tool_call_parser is None:
+        return passed("tool calling and pipeline stages are not on together")
+    return refused(
+        f"tool calls with {facts.pipeline_parallel_size} pipeline stages came out garbled where one stage was right"
+    )
+
+
+def _one_rank(facts: WorkloadFacts) -> Outcome | None:
+    return passed("decode context parallel size is 1") if facts.decode_context_parallel_size == 1 else None
+
+
+def _dcp_028(facts: WorkloadFacts) -> Outcome:
+    return _one_rank(facts) or _dcp_fault(facts, "dcp-028", "crashes with it")
+
+
+def _dcp_029(facts: WorkloadFacts) -> Outcome:
+    return _one_rank(facts) or _dcp_fault(facts, "dcp-029", "answers with random tokens and no error")
+
+
+def _dcp_fault(facts: WorkloadFacts, fault: str, what: str) -> Outcome:
+    given = f"decode context parallel size is {facts.decode_context_parallel_size}"
+    if facts.engine is None:
+        return refused(f"{given}, and {unknown(facts)}")
+    if facts.engine.has_fault(fault):
+        return refused(f"{given}, and vLLM {facts.engine.version} {what}")
+    return passed(f"{given} on vLLM {facts.engine.version}")
+
+
+def _dcp_any(facts: WorkloadFacts) -> Outcome:
+    alone = _one_rank(facts)
+    if alone:
+        return alone
+    given = f"decode context parallel size is {facts.decode_context_parallel_size}"
+    if facts.engine is None:
+        return refused(f"{given}, and {unknown(facts)}")
+    if facts.engine.decode_context_parallel:
+        return passed(f"{given}, for which vLLM {facts.engine.version} has all the code")
+    return refused(f"{given}, for which vLLM {facts.engine.version} is not known to have all the code")
+
+
+def _dcp_workspace(facts: WorkloadFacts) -> Outcome:
+    alone = _one_rank(facts)
+    if alone or facts.hopper:
+        return alone or passed(f"the GPU is {facts.gpu.name}")
+    given = f"decode context parallel size is {facts.decode_context_parallel_size} on {facts.gpu.name}"
+    return refused(f"{given}, where FlashInfer's MLA kernel overflows its workspace")
+
+
+def _lmcache_pp(facts: WorkloadFacts) -> Outcome:
+    if facts.pipeline_parallel_size == 1 or not (facts.kv_connector or "").startswith("LMCache"):
+        return passed("LMCache and pipeline stages are not on together")
+    return refused(
+        f"{facts.kv_connector} with {facts.pipeline_parallel_size} pipeline stages needs vLLM pull request 48236, "
+        "and no release is known to have it"
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "pp-split",
+        "Every pipeline stage begins with a layer that computes its own index",
+        "stale top-k indices and wrong output, without an error",
+        "use tensor parallelism over 16 GPUs, or set VLLM_PP_LAYER_PARTITION so that stages begin at layer 2, 6, 10 and so on",
+        "vllm#50853, SGLang#28532",
+        _pp_split,
+    ),
+    Rule(
+        "pp-tools",
+        "Tool calls have one pipeline stage",
+        "garbled tool calls",
+        "use tensor parallelism only",
+        "vllm#46262 (open, on ROCm)",
+        _pp_tools,
+        level="advisory",
+    ),
+    Rule(
+        "dcp-028",
+        "vLLM 0.28 has no decode context parallelism",
+        "the engine crashes",
+        "set the decode context parallel size to 1, or use vLLM 0.31.0 or later",
+        "vllm#54300, vllm#46514",
+        _dcp_028,
+    ),
+    Rule(
+        "dcp-029",
+        "vLLM 0.29 has no decode context parallelism",
+        "random tokens behind a green health check",
+        "set the decode context parallel size to 1, or use vLLM 0.31.0 or later",
+        "vllm#54300, vllm#53134",
+        _dcp_029,
+    ),
+    Rule(
+        "dcp-any",
+        "Decode context parallelism has a release that is known to do it right",
+        "wrong output or a crash",
+        "set the decode context parallel size to 1, or use vLLM 0.31.0 or later with the gate",
+        "vllm#53134, vllm#50005, vllm#41623",
+        _dcp_any,
+    ),
+    Rule(
+        "dcp-workspace",
+        "Decode context parallelism is not on Blackwell",
+        "a kernel writes over its workspace",
+        "set the decode context parallel size to 1",
+        "vllm#50781 (open)",
+        _dcp_workspace,
+    ),
+    Rule(
+        "lmcache-pp",
+        "LMCache has one pipeline stage",
+        "wrong cache entries",
+        "use one pipeline stage or another connector",
+        "vLLM pull request 48236",
+        _lmcache_pp,
+    ),
+)
