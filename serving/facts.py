@@ -55,7 +55,8 @@ class WorkloadFacts:  # noqa: PLW1641 (it holds mappings and has no hash)
 
     `unknown` says, by the name of a field, why nobody can know it: "--max-model-len takes its value from variable LEN, which
     comes from a ConfigMap". Such a field raises `UnknownFactError` when it is read, whatever it holds, so that a check fails
-    closed exactly where its verdict depends on it. One variable is named `env.NAME`; `env` stands for all that `env` does not list.
+    closed exactly where its verdict depends on it. One variable is named `env.NAME`; `env` stands for all that `env` does not
+    list.
     """
 
     workload: str
