@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from serving import catalogue
 from serving.catalogue import Checkpoint, Engine, Gpu, InstanceType
@@ -251,13 +251,14 @@ def from_command(
         auto_tool_choice=given.get("enable-auto-tool-choice") == "true",
         pipeline_parallel_size=_count(given, "pipeline-parallel-size") or 1,
         decode_context_parallel_size=_count(given, "decode-context-parallel-size") or 1,
-        kv_connector=offload[0],
-        offload_gib=offload[1],
+        kv_connector=offload.connector,
+        offload_gib=offload.gib,
         env=dict(env),
         shared_memory_gib=shared_memory_gib,
         memory_limited=memory_limited,
         host_paths=host_paths,
         gated=gated,
+        unknown=offload.unknown,
     )
 
 
@@ -308,23 +309,49 @@ def _speculative_tokens(given: Mapping[str, str]) -> int:
     return tokens
 
 
-def _offload(given: Mapping[str, str]) -> tuple[str | None, float]:
-    """Read which connector moves KV cache elsewhere, and how many GiB of it the host's memory holds."""
+@dataclass(frozen=True)
+class _Offload:
+    """Which connector moves KV cache elsewhere, how many GiB of it the host's memory holds, and what of that nobody can know."""
+
+    connector: str | None = None
+    gib: float = 0.0
+    unknown: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def _offload(given: Mapping[str, str]) -> _Offload:
     size = given.get("kv-offloading-size")
     if size is not None:  # the short form: GiB over all ranks
         backend = given.get("kv-offloading-backend", "native")
-        return ("LMCacheConnectorV1" if backend == "lmcache" else "OffloadingConnector"), float(size)
+        return _Offload("LMCacheConnectorV1" if backend == "lmcache" else "OffloadingConnector", _gib(size))
     text = given.get("kv-transfer-config")
     if text is None:
-        return None, 0.0
+        return _Offload()
     try:
         config: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
-    if not isinstance(config, dict):
+    settings = cast("dict[str, object]", config) if isinstance(config, dict) else {}
+    connector = settings.get("kv_connector")
+    if not isinstance(connector, str):
         raise InputError(
             '--kv-transfer-config: expected JSON such as {"kv_connector":"OffloadingConnector","kv_role":"kv_both"}'
         )
-    settings = cast("dict[str, Any]", config)
-    extra = cast("dict[str, Any]", settings.get("kv_connector_extra_config") or {})
-    return settings.get("kv_connector"), float(extra.get("cpu_bytes_to_use", 0)) / GIB
+    if connector == "MultiConnector":
+        return _Offload(connector, unknown={"kv_connector": "--kv-transfer-config names several connectors"})
+    extra = settings.get("kv_connector_extra_config")
+    given_bytes = cast("dict[str, object]", extra).get("cpu_bytes_to_use") if isinstance(extra, dict) else None
+    if isinstance(given_bytes, int | float):
+        return _Offload(connector, given_bytes / GIB)
+    return _Offload(
+        connector, unknown={"offload_gib": "--kv-transfer-config does not say cpu_bytes_to_use as a number"}
+    )
+
+
+def _gib(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < float("inf"):
+        raise InputError(f"--kv-offloading-size {text}: expected a number of GiB such as 512")
+    return size

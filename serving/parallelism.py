@@ -52,9 +52,15 @@ def partition_problem(architecture: Architecture, partition: Sequence[int]) -> s
         if not architecture.has_indexer(layers[0]):
             return (
                 f"stage {number} begins at layer {layers[0]}, which takes its top-k indices from a layer on the stage before "
-                f"and gets stale ones; {','.join(map(str, aligned_partition(architecture, len(partition))))} would be right"
+                f"and gets stale ones; {_right(architecture, len(partition))}"
             )
     return None
+
+
+def _right(architecture: Architecture, stages: int) -> str:
+    if stages > architecture.indexer_layers:
+        return f"no division into {stages} stages is right"
+    return f"{','.join(map(str, aligned_partition(architecture, stages)))} would be right"
 
 
 def _sizes(bounds: Sequence[int]) -> tuple[int, ...]:

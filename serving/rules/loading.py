@@ -7,8 +7,7 @@ from serving.rules.rule import Outcome, Rule, passed, refused, unknown
 from serving.timing import expected_start_seconds
 
 _STREAMERS = "runai_streamer"
-# Loaders that hand tensors over in the files' own order.
-_IN_ORDER = frozenset({"auto", "safetensors", "pt", "npcache", "dummy"})
+_IN_ORDER = ("auto", "safetensors")  # loaders that hand tensors over in the files' own order
 
 
 def _runai_load(facts: WorkloadFacts) -> Outcome:
@@ -45,11 +44,13 @@ def _reorder_load(facts: WorkloadFacts) -> Outcome:
         return passed(given)
     if facts.engine is None:
         return refused(f"{given}, and {unknown(facts)}")
-    if facts.engine.runai_streamer_safe:
-        return passed(f"{given}, and vLLM {facts.engine.version} keeps weight and scale pairs together")
+    engine = facts.engine
+    with_mtp = " with MTP" if facts.mtp else ""
+    if engine.runai_streamer_safe_with_mtp if facts.mtp else engine.runai_streamer_safe:
+        return passed(f"{given}{with_mtp}, and vLLM {engine.version} keeps weight and scale pairs together")
     return refused(
-        f"{given}, which may hand tensors over in another order; vLLM {facts.engine.version} is not known to keep FP8 weight and "
-        "scale pairs together then"
+        f"{given}{with_mtp}, which may hand tensors over in another order; vLLM {engine.version} is not known to keep FP8 weight "
+        "and scale pairs together then"
     )
 
 

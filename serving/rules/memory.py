@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from serving.facts import DEFAULT_MAX_NUM_SEQS, WorkloadFacts
 from serving.memory import (
+    KV_BLOCK_TOKENS,
     MARGIN_GIB,
+    ServingShape,
     breakdown,
     decode_scratch_gib,
     free_when_serving_gib,
@@ -26,11 +28,11 @@ _SPARSE_SCRATCH_HEADS = 32  # with fewer heads on a GPU (tensor parallel size 4 
 _ANSWERED_TOKENS_023 = 450_000  # the longest context that 0.23 answered on 8xH200; at 600,000 it gave no token
 
 
-def _bf16_does_not_fit(facts: WorkloadFacts) -> bool:
-    """Whether BF16 weights leave no pool at all on one node, at the shortest context."""
-    if facts.checkpoint is None or facts.checkpoint.precision != "bf16" or facts.nodes_per_replica > 1:
+def _bf16_does_not_fit(facts: WorkloadFacts, shape: ServingShape) -> bool:
+    """Whether BF16 weights leave no block of a pool on one node, at the shortest context."""
+    if shape.checkpoint.precision != "bf16" or facts.nodes_per_replica > 1:
         return False
-    return facts.shape is not None and breakdown(replace(facts.shape, max_model_len=1024)).kv_pool_gib <= 0
+    return breakdown(replace(shape, max_model_len=KV_BLOCK_TOKENS)).kv_pool_tokens == 0
 
 
 def _bf16_one_node(facts: WorkloadFacts) -> Outcome:
@@ -38,14 +40,15 @@ def _bf16_one_node(facts: WorkloadFacts) -> Outcome:
         return refused(unknown(facts))
     if facts.checkpoint.precision != "bf16":
         return passed(f"the checkpoint is {facts.checkpoint.precision.upper()}")
-    memory = facts.memory
-    if memory is None:
+    shape = facts.shape
+    if shape is None:
         return refused(unknown(facts))
+    memory = breakdown(shape)
     vllm_has = (
         f"at gpu_memory_utilization {facts.gpu_memory_utilization:g} vLLM has {memory.requested_gib:.1f} "
         f"of {memory.usable_gib:.1f} GiB"
     )
-    if not _bf16_does_not_fit(facts):
+    if not _bf16_does_not_fit(facts, shape):
         return passed(f"BF16 weights take {memory.weights_gib:.1f} GiB on each GPU; {vllm_has}")
     left = memory.requested_gib - memory.weights_gib
     rest = f"{-left:.1f} GiB short before" if left < 0 else f"{left:.1f} GiB left for"
@@ -56,23 +59,24 @@ def _bf16_one_node(facts: WorkloadFacts) -> Outcome:
 
 
 def _fit(facts: WorkloadFacts) -> Outcome:
-    memory = facts.memory
-    if memory is None:
+    shape = facts.shape
+    if shape is None:
         return refused(unknown(facts))
-    if _bf16_does_not_fit(facts):
+    if _bf16_does_not_fit(facts, shape):
         return passed("not judged: the weights alone do not fit, see bf16-one-node")
+    memory = breakdown(shape)
     why = (
         f"one request of {memory.max_model_len:,} tokens needs {memory.needed_gib:.2f} GiB of KV cache on each GPU "
         f"({memory.kv_bytes_per_token:,} B a token); {facts.gpu_memory_utilization:g} x {memory.usable_gib:.1f} GiB of one GPU "
         f"- {memory.weights_gib:.1f} weights - {memory.overhead_gib:.1f} overhead = {memory.kv_pool_gib:.1f} GiB, "
         f"of which {MARGIN_GIB:g} GiB stays as margin"
     )
-    return passed(why) if memory.fits else refused(f"{why}; {_longest(facts)}")
+    return passed(why) if memory.fits else refused(f"{why}; {_longest(shape)}")
 
 
-def _longest(facts: WorkloadFacts) -> str:
+def _longest(shape: ServingShape) -> str:
     """Say which length would fit with the other settings as they are."""
-    longest = largest_max_model_len(facts.shape) if facts.shape else 0
+    longest = largest_max_model_len(shape)
     return f"the longest that fits is {longest:,} tokens" if longest else "with these settings no length fits"
 
 
@@ -83,11 +87,12 @@ def _h200_len(facts: WorkloadFacts) -> Outcome:
         return refused(
             f"max_model_len is not set, so vLLM takes the model's own limit ({facts.context_tokens or 0:,} tokens)"
         )
-    if facts.shape is None or facts.memory is None:
+    shape = facts.shape
+    if shape is None:
         return refused(unknown(facts))
-    if facts.memory.fits or _bf16_does_not_fit(facts):
+    if breakdown(shape).fits or _bf16_does_not_fit(facts, shape):
         return passed(f"max_model_len is set to {facts.max_model_len:,}")
-    return refused(f"max_model_len {facts.max_model_len:,} does not start on {facts.instance.shape}; {_longest(facts)}")
+    return refused(f"max_model_len {facts.max_model_len:,} does not start on {facts.instance.shape}; {_longest(shape)}")
 
 
 def _mnbt_h200(facts: WorkloadFacts) -> Outcome:
@@ -133,14 +138,15 @@ def _sparse_decode_scratch(facts: WorkloadFacts) -> Outcome:
         return passed(f"the GPU is {facts.gpu.name}")
     if facts.engine is not None and facts.engine.sparse_decode_scratch_fixed:
         return passed(f"vLLM {facts.engine.version} has the FlashMLA that allocates less")
-    if facts.checkpoint is None or facts.context_tokens is None:
+    context = facts.context_tokens
+    if facts.checkpoint is None or context is None:
         return refused(unknown(facts))
     heads = facts.checkpoint.architecture.attention_heads // facts.tensor_parallel_size
     record = kv_record(facts.kv_cache_dtype, facts.gpu, facts.engine)
     if record != "fp8_ds_mla" or heads >= _SPARSE_SCRATCH_HEADS:
         return passed(f"the kernel is not used with a {record} cache and {heads} heads on each GPU")
     sparse = sparse_decode_scratch_gib(facts.max_num_batched_tokens)
-    decode = decode_scratch_gib(facts.sequences, facts.speculative_tokens, facts.context_tokens)
+    decode = decode_scratch_gib(facts.sequences, facts.speculative_tokens, context)
     free = free_when_serving_gib(facts.gpu, facts.gpu_memory_utilization)
     why = (
         f"FlashMLA allocates {sparse:.1f} GiB outside the profile at the first long prefill, decoding up to {decode:.1f} GiB; "

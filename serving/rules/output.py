@@ -94,6 +94,16 @@ def _allreduce_mnnvl(facts: WorkloadFacts) -> Outcome:
     return refused(f"{given} on {facts.gpu.name}: the MNNVL backend lowers the acceptance of draft tokens")
 
 
+def _tools_behind_the_gate(facts: WorkloadFacts) -> Outcome:
+    return _behind_the_gate(facts) if facts.tool_call_parser else passed("tool calling is off")
+
+
+def _reasoning_behind_the_gate(facts: WorkloadFacts) -> Outcome:
+    if facts.reasoning_parser is None:
+        return passed("reasoning is left in the content")
+    return _tools_behind_the_gate(facts)
+
+
 def _behind_the_gate(facts: WorkloadFacts) -> Outcome:
     if facts.gated:
         return passed("the gate tries it in every pod before the pod takes traffic")
@@ -175,7 +185,7 @@ RULES: tuple[Rule, ...] = (
         "thoughts in the content from the third turn on",
         "put the gate beside the engine",
         "vllm#27703 (open)",
-        _behind_the_gate,
+        _reasoning_behind_the_gate,
         level="advisory",
     ),
     Rule(
@@ -184,7 +194,7 @@ RULES: tuple[Rule, ...] = (
         "tool calls that are lost or malformed",
         "put the gate beside the engine",
         "vllm#46118, vllm#34449, vllm#48103, vllm#48131, vllm#42400, vllm#39574, vllm#44843, vllm#32436",
-        _behind_the_gate,
+        _tools_behind_the_gate,
         level="advisory",
     ),
 )

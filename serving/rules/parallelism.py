@@ -76,11 +76,12 @@ def _dcp_workspace(facts: WorkloadFacts) -> Outcome:
 
 
 def _lmcache_pp(facts: WorkloadFacts) -> Outcome:
-    if facts.pipeline_parallel_size == 1 or not (facts.kv_connector or "").startswith("LMCache"):
+    connector = facts.kv_connector
+    if facts.pipeline_parallel_size == 1 or connector is None or not connector.startswith("LMCache"):
         return passed("LMCache and pipeline stages are not on together")
     return refused(
-        f"{facts.kv_connector} with {facts.pipeline_parallel_size} pipeline stages needs vLLM pull request 48236, "
-        "and no release is known to have it"
+        f"{connector} with {facts.pipeline_parallel_size} pipeline stages needs what vllm#48236 describes, and no release is "
+        "known to have it"
     )
 
 
@@ -137,9 +138,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "lmcache-pp",
         "LMCache has one pipeline stage",
-        "wrong cache entries",
+        "the connector does not start, or cache that is being read is evicted",
         "use one pipeline stage or another connector",
-        "vLLM pull request 48236",
+        "vllm#48236 (open), LMCache#4082",
         _lmcache_pp,
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from posixpath import normpath
+
 from serving.facts import IMAGE_DIGEST, MODEL_REVISION, WorkloadFacts, short_digest
 from serving.rules.rule import Outcome, Rule, passed, refused
 
@@ -18,6 +20,10 @@ CACHE_VARIABLES = (
     "CUDA_CACHE_PATH",
     "XDG_CACHE_HOME",
 )
+
+
+# The kubelet looks whether such a path is there. Types that end in OrCreate make it, and without a type nobody looks.
+_CHECKED_TYPES = ("Directory", "File")
 
 
 def image_problem(image: str) -> str | None:
@@ -59,11 +65,12 @@ def _stale_cache(facts: WorkloadFacts) -> Outcome:
 
 def _host_path(facts: WorkloadFacts) -> Outcome:
     for volume in facts.host_paths:
-        if volume.path != NODE_DISK and not volume.path.startswith(f"{NODE_DISK}/"):
+        if not f"{normpath(volume.path)}/".startswith(f"{NODE_DISK}/"):
             return refused(f"hostPath {volume.path} is not on the node's NVMe array, {NODE_DISK}")
-        if volume.type == "DirectoryOrCreate":
+        if volume.type not in _CHECKED_TYPES:
+            given = f"type {volume.type}" if volume.type else "no type"
             return refused(
-                f"hostPath {volume.path} has type DirectoryOrCreate: where the array is not mounted it fills the root volume"
+                f"hostPath {volume.path} has {given}: where the array is not mounted it fills the root volume"
             )
     return passed("every hostPath is on the node's NVMe array, and none is made where it is missing")
 

@@ -52,8 +52,9 @@ def _deepgemm_b200_023(facts: WorkloadFacts) -> Outcome:
         return passed(given)
     if facts.engine is None:
         return refused(unknown(facts))
-    disabled = frozenset((facts.variable("VLLM_DISABLED_KERNELS") or "").split(","))
-    if facts.variable("VLLM_USE_DEEP_GEMM") == "0" or disabled >= _DEEPGEMM_KERNELS:
+    disabled = facts.variable("VLLM_DISABLED_KERNELS")
+    kernels_off = disabled is not None and {kernel.strip() for kernel in disabled.split(",")} >= _DEEPGEMM_KERNELS
+    if facts.variable("VLLM_USE_DEEP_GEMM") == "0" or kernels_off:
         return passed(f"{given}, and DeepGEMM's linear kernels are off")
     if not facts.engine.has_fault("deepgemm-b200-023"):
         return passed(f"{given} on vLLM {facts.engine.version}")
@@ -107,7 +108,11 @@ def _nixl_mtp(facts: WorkloadFacts) -> Outcome:
 def _no_deepgemm(facts: WorkloadFacts) -> Outcome:
     if not facts.hopper:
         return passed(f"the GPU is {facts.gpu.name}")
-    if facts.variable("VLLM_USE_DEEP_GEMM") not in {"", "0"}:
+    if facts.checkpoint is None:
+        return refused(unknown(facts))
+    if facts.checkpoint.precision != "fp8":
+        return passed(f"the checkpoint is {facts.checkpoint.precision.upper()}")
+    if facts.variable("VLLM_USE_DEEP_GEMM") != "0":
         return passed("DeepGEMM is on")
     return refused(f"VLLM_USE_DEEP_GEMM is off on {facts.gpu.name}: FP8 runs on slower kernels")
 

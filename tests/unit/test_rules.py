@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from serving import catalogue
-from serving.facts import UnknownFactError
-from serving.rules import RULES, Rule, advice, image_problem, judge, violations
+from serving.facts import UnknownFactError, WorkloadFacts
+from serving.rules import RULES, Outcome, Rule, advice, apply, image_problem, judge, violations
 from tests.fixtures.rule_cases import (
     CASES,
     P5EN,
@@ -35,7 +35,7 @@ def workload(command: Iterable[str], instance_type: str, release: str = "0.31.0"
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
 def test_rule(case: RuleCase) -> None:
-    outcome = BY_ID[case.rule].check(case.facts)
+    outcome = apply(BY_ID[case.rule], case.facts).outcome
     assert (outcome.passed, outcome.why) == (case.passes, case.message)
 
 
@@ -88,6 +88,22 @@ def test_what_cannot_be_known_is_refused_where_the_verdict_depends_on_it() -> No
         assert verdicts[does_not].passed
     with pytest.raises(UnknownFactError, match="it comes from a ConfigMap"):
         _ = facts.max_model_len
+
+
+FACTS = [row.name for row in fields(WorkloadFacts) if row.name not in {"workload", "unknown"}]
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.id) for rule in RULES])
+def test_an_unknown_fact_changes_a_verdict_only_to_cannot_be_judged(rule: Rule) -> None:
+    rests_on: set[str] = set()
+    for facts in (case.facts for case in CASES if case.rule == rule.id and not case.facts.unknown):
+        usual = apply(rule, facts).outcome
+        for name in FACTS:
+            outcome = apply(rule, replace(facts, unknown={name: "nobody knows"})).outcome
+            if outcome != usual:
+                assert outcome == Outcome(passed=False, why="cannot be judged: nobody knows")
+                rests_on.add(name)
+    assert rests_on  # a rule that rests on no fact judges nothing
 
 
 def test_an_unknown_machine_still_shows_its_pins() -> None:
