@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse test lint format unit rehearsal-tests serving-tests engine-tests bench lock clean
+.PHONY: help setup rehearse test lint format unit rehearsal-tests serving-tests engine-tests mutation bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ serving-tests: $(READY) ## tier serving: vLLM's own argument parser
 engine-tests: $(READY) ## tier engine: the real Pulumi CLI, where there is one
 	@if command -v pulumi >/dev/null; then $(BIN)/python -m pytest tests/engine; \
 	else echo "*** TIER engine DID NOT RUN: there is no pulumi on PATH. Install the Pulumi CLI to run it. ***"; fi
+
+mutation: $(READY) ## every rule broken in every known way: what the table of workloads does not notice
+	@$(BIN)/python -m tests.mutation
 
 bench: $(READY) ## how long a plan and a preview take, as ratios to their floor
 	@$(BIN)/python -m tests.bench
