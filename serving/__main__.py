@@ -13,7 +13,7 @@ from serving import report
 from serving.command_line import Parser, add_stack_arguments, exit_with, parsed
 from serving.config import json_schema, parse
 from serving.plan import Plan, build
-from serving.rules import RULES
+from serving.rules import page as rules_page
 from serving.spelling import InputError, allowed, did_you_mean
 from serving.stack_file import read, stack_file
 
@@ -37,7 +37,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default="text",
         help="text is rich in a terminal, plain in a pipe",
     )
-    commands.add_parser("rules", help="every rule with its remedy and source")
+    rules = commands.add_parser("rules", help="every rule with its remedy and source", allow_abbrev=False)
+    rules.add_argument("--format", choices=("text", "markdown"), default="text", help="markdown is docs/rules.md")
     mirror = commands.add_parser("mirror", help="copy a workload's weights into its mirror in S3", allow_abbrev=False)
     add_stack_arguments(mirror)
     mirror.add_argument("--workload", metavar="NAME", help="the workload, if the stack has several")
@@ -80,10 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _arguments(argv)
         match arguments.command:
             case "rules":
-                for rule in RULES:
-                    print(
-                        f"{rule.id}: {rule.title}\n  otherwise: {rule.effect}\n  to do: {rule.remedy}\n  source: {rule.source}"
-                    )
+                print(rules_page.as_markdown() if arguments.format == "markdown" else rules_page.as_text(), end="")
             case "mirror":
                 return _mirror(arguments)
             case "accuracy":

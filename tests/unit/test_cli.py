@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -210,9 +211,20 @@ def test_knowledge_imports_no_engine_and_no_cloud() -> None:
 def test_rules_are_listed_with_remedy_and_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rules"]) == ACCEPTED
     assert capsys.readouterr().out == "".join(
-        f"{rule.id}: {rule.title}\n  otherwise: {rule.effect}\n  to do: {rule.remedy}\n  source: {rule.source}\n"
+        f"{rule.id}: {rule.title}\n  level: {rule.level}{', locked' if rule.locked else ''}\n  otherwise: {rule.effect}\n"
+        f"  to do: {rule.remedy}\n  source: {rule.source}\n"
         for rule in RULES
     )
+
+
+def test_the_page_of_rules_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    # If this fails: python -m serving rules --format markdown > docs/rules.md
+    assert main(["rules", "--format", "markdown"]) == ACCEPTED
+    page = capsys.readouterr().out
+    assert page == (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (\w+)(, locked)? \|", page, re.M)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in page.splitlines() if line.startswith("|")} == {7}
+    assert rows == [(rule.id, rule.level, ", locked" if rule.locked else "") for rule in RULES]
 
 
 # --- schema --------------------------------------------------------------------------------------------------------
