@@ -14,8 +14,9 @@ from serving.catalogue import Checkpoint, EfaSlot, InstanceType
 from serving.command import CACHES_MOUNT, PORT, EngineSettings, command, default_kv_cache_dtype, environment
 from serving.config import PROJECT, EksClusterConfig, ExistingClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
 from serving.cost import Cost, pool_cost
-from serving.facts import HostPath, WorkloadFacts, from_command, short_digest
+from serving.facts import HostPath, WorkloadFacts, short_digest
 from serving.memory import MemoryBreakdown, breakdown, decode_scratch_gib, largest_captured_batch
+from serving.reading import from_command
 from serving.rules import (
     DECODE_SCRATCH_LIMIT_GIB,
     ENGINE_SHARED_MEMORY_GIB,

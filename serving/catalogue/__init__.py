@@ -22,6 +22,7 @@ from serving.catalogue.models import (
     OtherImage,
     Pool,
     Price,
+    ServeFlags,
     SystemInstanceType,
 )
 from serving.spelling import UnknownKeyError, allowed, did_you_mean
@@ -37,6 +38,7 @@ __all__ = [
     "OtherImage",
     "Pool",
     "Price",
+    "ServeFlags",
     "SystemInstanceType",
     "checkpoint_for",
     "checkpoints",
@@ -53,6 +55,7 @@ __all__ = [
     "pools",
     "region_of_zone",
     "regions",
+    "serve_flags",
     "system_instance_type",
     "system_instance_types",
 ]
@@ -150,6 +153,13 @@ def kubernetes_versions() -> dict[str, KubernetesVersion]:
     """Every EKS version that the catalogue knows."""
     rows = _table("kubernetes", "version").items()
     return {version: KubernetesVersion.model_validate({"version": version, **row}) for version, row in rows}
+
+
+@cache
+def serve_flags() -> ServeFlags:
+    """Return every flag of `vllm serve`, as in the one release whose parser was read."""
+    (row,) = _table("flags", "parser").items()
+    return ServeFlags.model_validate({"release": row[0], **row[1]})
 
 
 @cache

@@ -194,6 +194,17 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+class ServeFlags(_Row):
+    """The flags of `vllm serve` in one release, each with its aliases, by how many values they take."""
+
+    release: str
+    switch: tuple[str, ...]
+    negatable: tuple[str, ...]
+    value: tuple[str, ...]
+    values: tuple[str, ...]
+    optional_value: tuple[str, ...]
+
+
 class OtherImage(_Row):
     """An image other than the engine's."""
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.serving.vllm_parser import Verdict, parse
+from tests.serving.vllm_parser import Flag, Verdict, parse
 
 
 @pytest.fixture(scope="session")
-def ask_vllm(request: pytest.FixtureRequest) -> Callable[[Sequence[Sequence[str]]], list[Verdict]]:
+def ask_vllm(request: pytest.FixtureRequest) -> Callable[[Sequence[Sequence[str]]], tuple[list[Verdict], list[Flag]]]:
     """Ask vLLM's parser about command lines."""
     capture: Any = request.config.pluginmanager.getplugin("capturemanager")
     writer = request.config.get_terminal_writer()

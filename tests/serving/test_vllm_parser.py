@@ -1,4 +1,6 @@
-"""The command of every stack is one that vLLM takes: asked of vLLM's own argument parser, of the pinned version."""
+"""The command of every stack is one that vLLM takes, and our reader of commands reads as vLLM does: both asked of vLLM's own
+argument parser, of the pinned version.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.serving.vllm_parser import Verdict, locked_version
+from serving import argv, catalogue
+from tests.fixtures.command_forms import FORMS, Form
+from tests.serving.vllm_parser import Flag, Verdict, locked_version
 
 STACKS = ("dev", "prod")
 # The FP8 cache type that each stack's GPUs have an attention backend for (vLLM 0.31.0, v1/attention/backends/mla:
@@ -110,16 +114,24 @@ def workloads() -> Mapping[str, Mapping[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def verdicts(
+def asked(
     workloads: Mapping[str, Mapping[str, Any]],
-    ask_vllm: Callable[[Sequence[Sequence[str]]], list[Verdict]],
-) -> Mapping[str, Verdict]:
+    ask_vllm: Callable[[Sequence[Sequence[str]]], tuple[list[Verdict], list[Flag]]],
+) -> tuple[Mapping[str, Verdict], Sequence[Flag]]:
     """All of this module's questions at once: importing vLLM costs far more than each of them."""
-    commands = {stack: list[str](workloads[stack]["command"]) for stack in STACKS}
+    commands: dict[str, Sequence[str]] = {stack: list[str](workloads[stack]["command"]) for stack in STACKS}
     commands["accepted"] = ACCEPTED
     for name, (change, _) in REFUSED.items():
         commands[name] = change(ACCEPTED)
-    return dict(zip(commands, ask_vllm(list(commands.values())), strict=True))
+    commands |= {f"form {form.id}": form.command for form in FORMS}
+    verdicts, flags = ask_vllm(list(commands.values()))
+    return dict(zip(commands, verdicts, strict=True)), flags
+
+
+@pytest.fixture(scope="module")
+def verdicts(asked: tuple[Mapping[str, Verdict], Sequence[Flag]]) -> Mapping[str, Verdict]:
+    """Return vLLM's answers by the name of the command."""
+    return asked[0]
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -175,3 +187,62 @@ def test_vllm_refuses(name: str, verdicts: Mapping[str, Verdict]) -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_parser_asked_is_the_one_deployed(stack: str, workloads: Mapping[str, Mapping[str, Any]]) -> None:
     assert workloads[stack]["engineVersion"] == locked_version()
+
+
+# --- our own reader of commands --------------------------------------------------------------------------------------
+
+# vLLM's parser makes an object of its own of these.
+_OBJECTS = {"compilation_config"}
+
+
+def _same(text: str, value: object) -> bool:
+    """Whether a flag's text is what vLLM made of it."""
+    match value:
+        case bool():
+            return text == str(value).lower()
+        case int():
+            return (-1 if text == "auto" else argv.whole_number(text)) == value
+        case float():
+            return float(text) == value
+        case dict():
+            return json.loads(text) == value
+        case list():
+            return text.split(" ") == value
+        case _:
+            return text == value
+
+
+@pytest.mark.parametrize("form", [pytest.param(form, id=form.id) for form in FORMS])
+def test_vllm_reads_a_form_as_we_do(form: Form, verdicts: Mapping[str, Verdict]) -> None:
+    verdict = verdicts[f"form {form.id}"]
+    assert verdict.accepted is (form.flags is not None), verdict.error
+    if form.flags is None:
+        return
+    values = {name.replace("_", "-"): value for name, value in verdict.values.items()}
+    assert values.pop("model-tag", None) == form.model
+    assert set(values) == set(form.flags)
+    differ = {name for name, text in form.flags.items() if not _same(text, values[name])}
+    assert differ <= {name.replace("_", "-") for name in _OBJECTS}
+
+
+def test_our_list_of_flags_is_the_parsers(asked: tuple[Mapping[str, Verdict], Sequence[Flag]]) -> None:
+    table = catalogue.serve_flags()
+    assert table.release == locked_version()
+    kinds: dict[str, str | int | None] = {
+        "switch": 0,
+        "negatable": 0,
+        "value": None,
+        "values": "+",
+        "optional_value": "?",
+    }
+    ours = {(frozenset(row.split()), nargs) for kind, nargs in kinds.items() for row in getattr(table, kind)}
+    theirs = {
+        (frozenset(option for option in flag.options if not _negates(option, flag)), flag.nargs) for flag in asked[1]
+    }
+    assert ours == theirs - {(frozenset({"-h", "--help"}), 0)}
+    negatable = {flag.options[0] for flag in asked[1] if any(_negates(option, flag) for option in flag.options)}
+    assert {row.split()[0] for row in table.negatable} == negatable
+
+
+def _negates(option: str, flag: Flag) -> bool:
+    return option.startswith("--no-") and f"--{option.removeprefix('--no-')}" in flag.options

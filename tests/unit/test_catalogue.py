@@ -38,7 +38,8 @@ def rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def test_the_data_files() -> None:
-    assert [path.stem for path in FILES] == ["accelerators", "checkpoints", "engines", "images", "kubernetes", "pools"]
+    names = ["accelerators", "checkpoints", "engines", "flags", "images", "kubernetes", "pools"]
+    assert [path.stem for path in FILES] == names
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving import catalogue
+from serving import argv, catalogue
 from serving.command import default_kv_cache_dtype
-from serving.facts import flags
 from serving.rules import CACHE_VARIABLES
 from tests.fixtures.stacks import glm
 
@@ -83,7 +82,8 @@ def test_every_cache_the_rule_judges_is_set() -> None:
     ],
 )
 def test_a_switch_that_is_off_leaves_its_flags_out(override: str, gone: set[str]) -> None:
-    usual, changed = flags(glm("dev").command), flags(glm("dev", f"workloads.glm.{override}").command)
+    usual = argv.read(glm("dev").command).flags
+    changed = argv.read(glm("dev", f"workloads.glm.{override}").command).flags
     assert set(usual) - set(changed) == gone
     assert set(changed) <= set(usual)
 

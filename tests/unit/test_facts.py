@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from serving import catalogue
 from serving.command import EngineSettings, command, environment
-from serving.facts import WorkloadFacts, flags, from_command, short_digest
+from serving.facts import WorkloadFacts, short_digest
+from serving.reading import from_command
 from serving.spelling import InputError
 from tests.fixtures.rule_cases import REPOSITORY, UNKNOWN_IMAGE, image
 
@@ -79,34 +80,10 @@ def test_both_ways_to_write_a_flag_read_alike(settings: EngineSettings) -> None:
             joined[-1] += f"={word}"
         else:
             joined.append(word.replace("-", "_").replace("__", "--", 1))
-    assert flags((*serve, *joined)) == flags(words)
     env = environment(settings)
     assert from_command("glm", (*serve, *joined), env, UNKNOWN_IMAGE, P5EN) == from_command(
         "glm", words, env, UNKNOWN_IMAGE, P5EN
     )
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        pytest.param(("--max-model-len", "131072"), {"max-model-len": "131072"}, id="two-words"),
-        pytest.param(("--max-model-len=131072",), {"max-model-len": "131072"}, id="one-word"),
-        pytest.param(("--max_model_len=131072",), {"max-model-len": "131072"}, id="underscores"),
-        pytest.param(("--max-model-len", "-1"), {"max-model-len": "-1"}, id="a-negative-number-is-a-value"),
-        pytest.param(("--headless", "--nnodes", "2"), {"headless": "true", "nnodes": "2"}, id="a-switch"),
-        pytest.param(("--headless",), {"headless": "true"}, id="a-switch-at-the-end"),
-        pytest.param(
-            ("--enable-auto-tool-choice", "-tp", "8"),
-            {"enable-auto-tool-choice": "true", "tensor-parallel-size": "8"},
-            id="a-switch-before-a-short-flag",
-        ),
-        pytest.param(("-tp=8",), {"tensor-parallel-size": "8"}, id="a-short-flag-in-one-word"),
-        pytest.param(("--port", "1", "--port", "2"), {"port": "2"}, id="the-last-one-counts"),
-        pytest.param(("--override", "a=b"), {"override": "a=b"}, id="an-equals-sign-in-a-value"),
-    ],
-)
-def test_flags(words: tuple[str, ...], expected: dict[str, str]) -> None:
-    assert flags(("vllm", "serve", MODEL, *words)) == expected
 
 
 @pytest.mark.parametrize(
@@ -115,14 +92,20 @@ def test_flags(words: tuple[str, ...], expected: dict[str, str]) -> None:
         pytest.param((), 0, id="left-out"),
         pytest.param(("--speculative-config", '{"method":"mtp","num_speculative_tokens":5}'), 5, id="json"),
         pytest.param(('--speculative-config={"num_speculative_tokens": 3}',), 3, id="json-in-one-word"),
-        pytest.param(("--speculative-config", '{"method":"mtp"}'), 0, id="json-without-tokens"),
+        pytest.param(
+            ("--speculative-config", '{"method":"mtp"}'), 1, id="json-without-tokens"
+        ),  # the model's MTP layers
+        pytest.param(("--speculative-config", '{"num-speculative-tokens":5}'), 5, id="json-with-dashes"),
+        pytest.param(("--spec-method", "mtp", "--spec-tokens", "5"), 5, id="flags-of-their-own"),
+        pytest.param(("--spec-method", "mtp"), 1, id="flags-of-their-own-without-tokens"),
+        pytest.param(("-sc.method", "mtp", "--spec-tokens", "2"), 2, id="dotted-and-a-flag"),
         pytest.param(("-sc", '{"num_speculative_tokens":5}'), 5, id="short-flag"),
         pytest.param(
             ("--speculative-config.method", "mtp", "--speculative-config.num_speculative_tokens", "5"),
             5,
             id="dotted-as-the-recipe-writes-it",
         ),
-        pytest.param(("--speculative-config.num-speculative-tokens=5",), 5, id="dotted-with-hyphens"),
+        pytest.param(("--speculative-config.num-speculative-tokens=5",), 5, id="dotted-with-dashes"),
     ],
 )
 def test_speculative_tokens(words: tuple[str, ...], tokens: int) -> None:
@@ -168,13 +151,34 @@ def test_default_batch_depends_on_the_gpu(machine: catalogue.InstanceType, token
 
 
 @pytest.mark.parametrize(
+    ("words", "requests", "tokens"),
+    [
+        pytest.param(("--performance-mode", "throughput"), 2048, 16_384, id="throughput"),
+        pytest.param(
+            ("--performance-mode", "throughput", "--max-num-seqs", "8"), 8, 16_384, id="throughput-with-requests"
+        ),
+        pytest.param(("--performance-mode", "interactivity"), 1024, 8_192, id="interactivity"),
+        pytest.param(
+            ("--no-enable-chunked-prefill", "--max-model-len", "200k"), 1024, 200_000, id="prompts-in-one-step"
+        ),
+        pytest.param(
+            ("--no-enable-chunked-prefill", "--max-model-len", "4096"), 1024, 8_192, id="short-prompts-in-one-step"
+        ),
+        pytest.param(("--no-enable-chunked-prefill", "--max-num-batched-tokens", "4k"), 1024, 4_000, id="tokens-given"),
+    ],
+)
+def test_flags_that_change_defaults(words: tuple[str, ...], requests: int, tokens: int) -> None:
+    facts = read(*words)
+    assert (facts.sequences, facts.max_num_batched_tokens) == (requests, tokens)
+
+
+@pytest.mark.parametrize(
     ("words", "model"),
     [
         pytest.param(("vllm", "serve", MODEL, "--port", "8000"), MODEL, id="after-serve"),
         pytest.param(("vllm", "serve", "--model", MODEL), MODEL, id="as-a-flag"),
         pytest.param(("python", "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL), MODEL, id="as-a-module"),
         pytest.param(("/usr/local/bin/vllm", "serve", MODEL), MODEL, id="with-a-path"),
-        pytest.param(("sh", "-c", f"vllm serve {MODEL}"), "", id="hidden-in-a-shell"),
         pytest.param(("vllm", "serve"), "", id="none"),
     ],
 )
@@ -209,7 +213,15 @@ def test_memory_needs_a_known_release_and_model() -> None:
     [
         (("--max-model-len", "long"), "--max-model-len long: expected a whole number such as 131072 or 128K"),
         (("--max-model-len", "-5"), "--max-model-len -5: expected a whole number such as 131072 or 128K"),
-        (("--max-num-seqs",), "--max-num-seqs true: expected a whole number such as 131072 or 128K"),
+        (("--max-num-seqs",), "vLLM would not read the command: --max-num-seqs lacks its value"),
+        (("--max-num-seqs", "auto"), "--max-num-seqs auto: expected a whole number such as 131072 or 128K"),
+        (("-tp", "0"), "--tensor-parallel-size 0: expected a whole number such as 131072 or 128K"),
+        (
+            ("--max-model-len", f"{'9' * 5000}k"),
+            f"--max-model-len {'9' * 5000}k: expected a whole number such as 131072 or 128K",
+        ),
+        (("--gpu-memory-utilization", "nan"), "--gpu-memory-utilization nan: expected a fraction such as 0.92"),
+        (("--gpu-memory-utilization", "1.1"), "--gpu-memory-utilization 1.1: expected a fraction such as 0.92"),
         (("-tp", "eight"), "--tensor-parallel-size eight: expected a whole number such as 131072 or 128K"),
         (("--gpu-memory-utilization", "92%"), "--gpu-memory-utilization 92%: expected a fraction such as 0.92"),
         (

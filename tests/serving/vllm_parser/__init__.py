@@ -16,7 +16,7 @@ from typing import Any
 
 from .environment import LOCK, build_environment
 
-__all__ = ["Verdict", "locked_version", "parse"]
+__all__ = ["Flag", "Verdict", "locked_version", "parse"]
 
 _CHECK = Path(__file__).with_name("check.py")
 # Importing vLLM takes 10 to 25 seconds on two cores; this only keeps a hang from being endless.
@@ -32,14 +32,22 @@ class Verdict:
     values: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Flag:
+    """A flag of vLLM's parser: its spellings, and how many values it takes as argparse writes it (None is one)."""
+
+    options: tuple[str, ...]
+    nargs: str | int | None
+
+
 def locked_version() -> str:
     """The vLLM version whose parser answers."""
     pin = next(line for line in LOCK.read_text().splitlines() if line.startswith("vllm=="))
     return pin.removeprefix("vllm==").split()[0]
 
 
-def parse(commands: Sequence[Sequence[str]], progress: Callable[[str], None]) -> list[Verdict]:
-    """Ask about command lines that start with `vllm serve`; one process answers all, in their order.
+def parse(commands: Sequence[Sequence[str]], progress: Callable[[str], None]) -> tuple[list[Verdict], list[Flag]]:
+    """Ask about command lines that serve; one process answers all, in their order, and lists the parser's flags.
 
     The environment is built first if this user has none for the lock; `progress` gets a line for each step.
 
@@ -63,4 +71,7 @@ def parse(commands: Sequence[Sequence[str]], progress: Callable[[str], None]) ->
         )
     if done.returncode != 0:
         raise RuntimeError(f"{python} {_CHECK} ended with exit status {done.returncode}: {done.stderr[-2000:]}")
-    return [Verdict(**answer) for answer in json.loads(done.stdout)]
+    said = json.loads(done.stdout)
+    return [Verdict(**answer) for answer in said["answers"]], [
+        Flag(tuple(options), nargs) for options, nargs in said["flags"]
+    ]

@@ -1,8 +1,10 @@
 """Ask vLLM's own argument parser about command lines; runs inside the environment of requirements.txt.
 
-Reads a JSON list of command lines (["vllm", "serve", MODEL, ...]) on stdin and prints a JSON list of
-{"accepted": bool, "error": str | null, "values": {dest: value}} in the same order. `values` holds what was given on
-the command line and nothing of vLLM's defaults. Importing vLLM takes most of the time, so ask once for many.
+Reads a JSON list of command lines (["vllm", "serve", MODEL, ...], or ["python3", "-m", MODULE, ...] for the server's own
+module) on stdin and prints {"answers": [...], "flags": [...]}. An answer, in the same order, is
+{"accepted": bool, "error": str | null, "values": {dest: value}}; `values` holds what was given on the command line and
+nothing of vLLM's defaults. `flags` are all that the parser has, as [[option, ...], values it takes]. Importing vLLM takes
+most of the time, so ask once for many.
 
 A command line is accepted when it passes every check that `vllm serve` makes before it looks at the model:
 the argument parser, `validate_parsed_serve_args`, the names of the tool and reasoning parsers, and the keys and
@@ -43,12 +45,15 @@ class _RefusedError(Exception):
 class _Parsers:
     """`vllm serve`'s parser twice: as it is, and with every default marked, to see what was given.
 
-    Built the way vLLM's `main` builds it, `serve` under `vllm`: the parser treats the first word "serve" specially.
+    Built the way vLLM's `main` builds it, `serve` under `vllm`: the parser treats the first word "serve" specially. The
+    server's own module has the same parser without anything above it.
     """
 
-    def __init__(self) -> None:
-        self._real, serve = self._build()
-        self._marked, serve_marked = self._build()
+    def __init__(self, *, module: bool) -> None:
+        build = self._build_module if module else self._build
+        self._real, serve = build()
+        self._marked, serve_marked = build()
+        self.flags = [[action.option_strings, action.nargs] for action in serve._actions if action.option_strings]
         # A list, because an `append` flag copies its default; not a string, because argparse would convert it.
         self._unset: list[Any] = []
         self._dests = frozenset(vars(serve.parse_args([])))
@@ -59,6 +64,11 @@ class _Parsers:
         top = FlexibleArgumentParser(prog="vllm")
         serve = top.add_subparsers(required=False, dest="subparser").add_parser("serve")
         return top, make_arg_parser(serve)
+
+    @staticmethod
+    def _build_module() -> tuple[FlexibleArgumentParser, FlexibleArgumentParser]:
+        parser = make_arg_parser(FlexibleArgumentParser())
+        return parser, parser
 
     def parse(self, words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         """Everything that the server would see, and the part of it that `words` set.
@@ -102,25 +112,28 @@ def _check_speculative_config(given: dict[str, Any] | None) -> None:
             raise _RefusedError(f"argument --speculative-config: {key}={value!r}: {reason}") from error
 
 
-def _verdict(parsers: _Parsers, command: list[str]) -> dict[str, Any]:
+def _verdict(serve: _Parsers, module: _Parsers, command: list[str]) -> dict[str, Any]:
     try:
-        if command[:2] != ["vllm", "serve"]:
+        if command[:3] == ["python3", "-m", "vllm.entrypoints.openai.api_server"]:
+            args, values = module.parse(command[3:])
+        elif command[:2] == ["vllm", "serve"]:
+            args, values = serve.parse(command[1:])
+        else:
             raise _RefusedError(f"expected a command that starts with 'vllm serve', got {command[:2]!r}")
-        args, values = parsers.parse(command[1:])
         validate_parsed_serve_args(args)
         _check_parser_names(args)
         _check_speculative_config(args.speculative_config)
-    except (_RefusedError, TypeError, ValueError, KeyError) as refusal:
+    except (_RefusedError, TypeError, ValueError, LookupError) as refusal:
         return {"accepted": False, "error": str(refusal.args[0]), "values": {}}
     return {"accepted": True, "error": None, "values": values}
 
 
 def main() -> None:
     """Answer stdin's command lines on stdout."""
-    parsers = _Parsers()
-    answers = [_verdict(parsers, command) for command in json.load(sys.stdin)]
+    serve, module = _Parsers(module=False), _Parsers(module=True)
+    answers = [_verdict(serve, module, command) for command in json.load(sys.stdin)]
     # A few flags parse into vLLM's own configuration objects, for which JSON has no word.
-    json.dump(answers, _ANSWER, default=str)
+    json.dump({"answers": answers, "flags": serve.flags}, _ANSWER, default=str)
     _ANSWER.flush()
 
 
