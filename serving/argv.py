@@ -17,7 +17,7 @@ from typing import Any, NoReturn, cast, overload
 from serving import catalogue
 from serving.launch import serve_words
 from serving.spelling import InputError
-from serving.unknowns import Unknowns, starts_unknown
+from serving.unknowns import Shape, Unknowns, starts_unknown
 
 _MODEL_TAG = "model-tag"
 _MODEL_FLAG = re.compile(r"--model(=.+|$)")
@@ -80,7 +80,7 @@ def read(command: Sequence[str], unknowns: Unknowns | None = None) -> Arguments:
     if words is None:
         raise InputError("the command is not `vllm serve`")
     unknowns = unknowns or Unknowns()
-    doubt = unknowns.why_split(words)
+    doubt = unknowns.why_any(words, Shape.WORDS)
     if doubt is not None:
         return Arguments(None, {}, doubt, unknowns)
     is_cli = words[:1] == ["serve"]

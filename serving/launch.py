@@ -1,10 +1,14 @@
-"""Which program a command starts: vLLM's server, another part of vLLM, or something else."""
+"""Which programs a command starts: vllm's server, directly or through shells and wrappers, or something else."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from serving.shell import UnreadableError, started
+from serving.unknowns import Unknowns, starts_unknown
 
 # The server's own modules, whose arguments follow at once, and the module of the command `vllm` (releases 0.23 to 0.33).
 _SERVER_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.launchers.api_server.entry"})
@@ -12,6 +16,99 @@ _CLI_MODULE = "vllm.entrypoints.cli.main"
 
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?")
 _PYTHON_LETTERS = re.compile(r"-([^mcXW]*)([mcXW]?)(.*)", re.DOTALL)
+_SHELLS = frozenset({"sh", "bash", "dash", "ash"})
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+
+# Programs that start no engine, whatever they are told; what a shell does itself; and the parts of vLLM that only ask one.
+_HARMLESS = frozenset(
+    {
+        *("nvidia-smi", "dcgm-exporter", "dcgmi", "nvbandwidth", "all_reduce_perf", "nvidia-device-plugin"),
+        *(
+            "cat",
+            "chmod",
+            "chown",
+            "cp",
+            "curl",
+            "date",
+            "df",
+            "find",
+            "free",
+            "grep",
+            "head",
+            "hostname",
+            "id",
+            "ln",
+            "ls",
+            "mkdir",
+        ),
+        *(
+            "mktemp",
+            "mount",
+            "mv",
+            "rm",
+            "sed",
+            "sleep",
+            "sort",
+            "sync",
+            "tail",
+            "tee",
+            "touch",
+            "true",
+            "false",
+            "uname",
+            "wget",
+        ),
+        *(
+            ":",
+            "[",
+            "[[",
+            "cd",
+            "declare",
+            "echo",
+            "exit",
+            "export",
+            "for",
+            "kill",
+            "local",
+            "printf",
+            "pwd",
+            "read",
+            "readonly",
+        ),
+        *("return", "set", "shift", "test", "trap", "type", "typeset", "ulimit", "umask", "unset", "wait"),
+    }
+)
+_WRAPPERS = frozenset({"exec", "command", "nohup", "setsid"})
+_HARMLESS_VLLM = frozenset({"chat", "complete", "collect-env", "--version", "-v", "--help", "-h"})
+
+
+@dataclass(frozen=True)
+class Program:
+    """What runs in the end: its words and the variables it sees. `unreadable` says why nobody can tell what it does."""
+
+    words: tuple[str, ...]
+    env: Mapping[str, str]
+    unreadable: str | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is vLLM's server."""
+        return serve_words(self.words) is not None
+
+
+def programs(words: Sequence[str], env: Mapping[str, str], unknowns: Unknowns) -> list[Program]:
+    """Follow a command through shells and wrappers to the programs that it starts, in order.
+
+    `words` and `env` may hold marks of `unknowns`. Never raises for what cannot be followed: that is a `Program` that says so.
+    """
+    for at in range(len(words)):
+        behind = words[at:]
+        if serve_words(behind) is not None:
+            return [Program(tuple(behind), _wrapped_env(words[:at], env))]
+        script = _shell_script(behind)
+        if script is not None:
+            return _in_shell(program_name(behind[0]), script, _wrapped_env(words[:at], env), unknowns)
+    return [Program(tuple(words), env, _unreadable(words, unknowns))]
 
 
 def program_name(word: str) -> str:
@@ -56,3 +153,64 @@ def python_words(command: Sequence[str]) -> list[str]:
         if option and not value:
             words = words[1:]
     return words
+
+
+def _in_shell(shell: str, script: Sequence[str], env: Mapping[str, str], unknowns: Unknowns) -> list[Program]:
+    if shell == "bash" and "BASH_ENV" in env:
+        return [Program((shell,), env, "bash reads the file that BASH_ENV names")]
+    try:
+        commands = started(script[0], env, script[1:], unknowns)
+    except UnreadableError as error:
+        return [Program((shell,), env, str(error))]
+    return [program for command in commands for program in programs(command.words, command.env, unknowns)]
+
+
+def _shell_script(words: Sequence[str]) -> list[str] | None:
+    """Return the script that a shell is given with -c, and its arguments; None for other commands, also a shell's with a file."""
+    if program_name(words[0]) not in _SHELLS:
+        return None
+    rest = list(words[1:])
+    has_script = False
+    while rest and rest[0][:1] in {"-", "+"}:
+        word = rest.pop(0)
+        if word in {"-", "--"}:
+            break
+        if not word.startswith("--"):
+            has_script = has_script or (word[0] == "-" and "c" in word)
+            rest = rest[word.lower().count("o") :]  # -o pipefail, -euxo pipefail, -O extglob
+    return rest if has_script and rest else None
+
+
+def _wrapped_env(wrapper: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables behind `env -i -u NAME NAME=VALUE`, wherever that stands among wrappers."""
+    names = [program_name(word) for word in wrapper]
+    if "env" not in names:
+        return dict(env)
+    options = wrapper[names.index("env") + 1 :]
+    changed = {} if {"-i", "-", "--ignore-environment"} & set(options) else dict(env)
+    for at, word in enumerate(options):
+        match = _VARIABLE.fullmatch(word)
+        if match is not None:
+            changed[match[1]] = match[2]
+        name = options[at + 1] if word in {"-u", "--unset"} and at + 1 < len(options) else word.removeprefix("--unset=")
+        changed.pop(name, None)
+    return changed
+
+
+def _unreadable(words: Sequence[str], unknowns: Unknowns) -> str | None:
+    """Return why nobody can tell whether a command starts an engine, or None if it does not."""
+    while words and words[0] in _WRAPPERS:
+        words = words[1:]
+    if not words:
+        return None
+    if starts_unknown(words[0]):
+        return unknowns.why(words[0])
+    name = program_name(words[0])
+    if name == "vllm":
+        harmless = words[1] in _HARMLESS_VLLM if len(words) > 1 else True
+        return None if harmless else "it runs a part of vLLM whose flags are not read"
+    if name in _SHELLS:
+        return "it runs a shell whose script is not in the manifest"
+    if name in _HARMLESS:
+        return None
+    return "it runs a program that may start vLLM with flags of its own"

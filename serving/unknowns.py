@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from enum import Enum
 
 _FIRST = 0xF0000
 _LIMIT = 0xFFF0
@@ -15,30 +16,34 @@ _MARK = re.compile(f"[{chr(_FIRST)}-{chr(_FIRST + _LIMIT)}]")
 _FOREIGN = "it holds a private-use character"
 
 
+class Shape(Enum):
+    """What an unknown value may look like."""
+
+    WORD = "a name or a number, without a character that is special to a shell"
+    TEXT = "any text, in one word"
+    WORDS = "any number of words"
+
+
 class Unknowns:
     """The unknown values of one manifest, each with the reason why it is unknown."""
 
     def __init__(self) -> None:
-        self._marks: dict[tuple[str, bool], str] = {}
+        self._marks: dict[tuple[str, Shape], str] = {}
 
-    def mark(self, why: str, *, splits: bool = False) -> str:
-        """Return the character that stands for a value; `splits` if a shell may make several words or none of it."""
+    def mark(self, why: str, shape: Shape = Shape.TEXT) -> str:
+        """Return the character that stands for a value."""
         number = min(len(self._marks), _LIMIT)
-        return self._marks.setdefault((why, splits), chr(_FIRST + number))
+        return self._marks.setdefault((why, shape), chr(_FIRST + number))
 
-    def why(self, text: str) -> str | None:
-        """Return why a text is not wholly known, or None if it is."""
-        found = _MARK.search(text)
-        return self._reasons().get(found[0], _FOREIGN) if found else None
+    def why(self, text: str, *shapes: Shape) -> str | None:
+        """Return why a text is not wholly known, or None if it is. With shapes only values of these count."""
+        rows = {mark: (why, shape) for (why, shape), mark in self._marks.items()}
+        found = (rows.get(mark, (_FOREIGN, Shape.WORDS)) for mark in _MARK.findall(text))
+        return next((why for why, shape in found if not shapes or shape in shapes), None)
 
-    def why_split(self, words: Iterable[str]) -> str | None:
-        """Return why nobody can know how many words a command has, or None if that is known."""
-        splitting = {mark: why for (why, splits), mark in self._marks.items() if splits}
-        found = (mark for word in words for mark in _MARK.findall(word))
-        return next((splitting[mark] for mark in found if mark in splitting), None)
-
-    def _reasons(self) -> dict[str, str]:
-        return {mark: why for (why, _), mark in self._marks.items()}
+    def why_any(self, words: Iterable[str], *shapes: Shape) -> str | None:
+        """Return why the first word that is not wholly known is not, or None."""
+        return next((why for word in words if (why := self.why(word, *shapes))), None)
 
 
 def starts_unknown(word: str) -> bool:

@@ -13,7 +13,7 @@ from serving import argv, catalogue
 from serving.argv import UnknownArgumentError, read
 from serving.launch import serve_words
 from serving.spelling import InputError
-from serving.unknowns import Unknowns
+from serving.unknowns import Shape, Unknowns
 from tests.fixtures.command_forms import FORMS, MODEL, SERVE, Form
 
 
@@ -138,7 +138,7 @@ def test_where_a_flag_could_stand_an_unknown_word_makes_all_unknown(words: tuple
 
 def test_an_unknown_that_may_be_several_words_makes_all_unknown() -> None:
     unknowns = Unknowns()
-    mark = unknowns.mark("$PORT is not quoted", splits=True)
+    mark = unknowns.mark("$PORT is not quoted", Shape.WORDS)
     found = read((*SERVE, "--port", mark, "-tp", "8"), unknowns)
     with pytest.raises(UnknownArgumentError, match=r"^\$PORT is not quoted$"):
         found.get("tensor-parallel-size")
