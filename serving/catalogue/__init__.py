@@ -1,4 +1,4 @@
-"""The catalogue: accelerators, checkpoints, engines, images and Kubernetes versions, each figure with its source.
+"""The catalogue: accelerators, checkpoints, engines, images, pins and Kubernetes versions, each figure with its source.
 
 Data lives in the TOML files beside this module. An unknown key raises `UnknownKeyError`: there is no silent default.
 """
@@ -20,6 +20,7 @@ from serving.catalogue.models import (
     InstanceType,
     KubernetesVersion,
     OtherImage,
+    Pin,
     Pool,
     Price,
     ServeFlags,
@@ -36,6 +37,7 @@ __all__ = [
     "InstanceType",
     "KubernetesVersion",
     "OtherImage",
+    "Pin",
     "Pool",
     "Price",
     "ServeFlags",
@@ -44,6 +46,7 @@ __all__ = [
     "checkpoints",
     "engine",
     "engine_of_image",
+    "engine_tag",
     "engines",
     "gpu",
     "image",
@@ -52,6 +55,7 @@ __all__ = [
     "kubernetes_version",
     "kubernetes_versions",
     "model_names",
+    "pins",
     "pools",
     "region_of_zone",
     "regions",
@@ -63,13 +67,20 @@ __all__ = [
 FOLDER = Path(__file__).parent
 """Where the data files are."""
 
+ENGINE_IMAGE = "vllm"
+"""The catalogue's name of vLLM's own image; its releases are the rows of engines.toml."""
+
 _T = TypeVar("_T")
 
 
 @cache
+def _file(name: str) -> Mapping[str, Mapping[str, dict[str, Any]]]:
+    with (FOLDER / f"{name}.toml").open("rb") as stream:
+        return tomllib.load(stream)
+
+
 def _table(file: str, key: str) -> Mapping[str, dict[str, Any]]:
-    with (FOLDER / f"{file}.toml").open("rb") as stream:
-        return tomllib.load(stream)[key]
+    return _file(file)[key]
 
 
 def _pick(kind: str, table: Mapping[str, _T], name: str) -> _T:
@@ -124,10 +135,26 @@ def model_names() -> list[str]:
 
 
 @cache
+def pins() -> dict[str, dict[str, Pin]]:
+    """Every tag whose digest is known, by the image's name in the catalogue and the tag."""
+    return {name: {tag: Pin.model_validate(row) for tag, row in tags.items()} for name, tags in _file("pins").items()}
+
+
+def engine_tag(version: str) -> str:
+    """Return the tag under which vLLM publishes a release: v0.31.0 for 0.31.0."""
+    return f"v{version}"
+
+
+def _digest(image_name: str, tag: str | None) -> str | None:
+    pin = pins().get(image_name, {}).get(tag or "")
+    return pin and pin.digest
+
+
+@cache
 def engines() -> dict[str, Engine]:
     """Every vLLM release that the catalogue knows, by version."""
     return {
-        version: Engine.model_validate({"version": version, **row})
+        version: Engine(version=version, digest=_digest(ENGINE_IMAGE, engine_tag(version)), **row)
         for version, row in _table("engines", "engine").items()
     }
 
@@ -164,7 +191,10 @@ def serve_flags() -> ServeFlags:
 
 @cache
 def _images() -> dict[str, OtherImage]:
-    return {name: OtherImage.model_validate({"name": name, **row}) for name, row in _table("images", "image").items()}
+    return {
+        name: OtherImage(name=name, digest=_digest(name, row.get("version")), **row)
+        for name, row in _table("images", "image").items()
+    }
 
 
 def gpu(name: str) -> Gpu:

@@ -205,13 +205,22 @@ class ServeFlags(_Row):
     optional_value: tuple[str, ...]
 
 
+class Pin(_Row):
+    """What a tag of an image is: its digest, and the day (ISO 8601) on which the source was read."""
+
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
 class OtherImage(_Row):
-    """An image other than the engine's."""
+    """An image other than the engine's. `version` is the tag that a stack deploys; `excluded` tags are not to be pinned."""
 
     name: str
     repository: str
     version: str | None = None
     digest: str | None = None
+    excluded: tuple[str, ...] = ()
+    excluded_because: str = ""
 
     @property
     def reference(self) -> str:

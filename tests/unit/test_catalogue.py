@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from serving import catalogue
-from serving.catalogue import Checkpoint, EfaSlot, Engine, InstanceType
+from serving.catalogue import Checkpoint, EfaSlot, Engine, InstanceType, Pin
 from serving.spelling import UnknownKeyError
+from tests.fixtures.catalogue import copied_catalogue
 from tests.fixtures.stacks import ROOT
 
 INSTANCE_TYPES = list(catalogue.instance_types().values())
 ENGINES = list(catalogue.engines().values())
 CHECKPOINTS = list(catalogue.checkpoints().values())
 OTHER_IMAGES = ("device-plugin",)
+PINS = [(image, tag, pin) for image, tags in catalogue.pins().items() for tag, pin in tags.items()]
 
 EVERY_INSTANCE_TYPE = pytest.mark.parametrize("row", INSTANCE_TYPES, ids=lambda row: row.name)
 EVERY_ENGINE = pytest.mark.parametrize("row", ENGINES, ids=lambda row: row.version)
@@ -38,7 +40,7 @@ def rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def test_the_data_files() -> None:
-    names = ["accelerators", "checkpoints", "engines", "flags", "images", "kubernetes", "pools"]
+    names = ["accelerators", "checkpoints", "engines", "flags", "images", "kubernetes", "pins", "pools"]
     assert [path.stem for path in FILES] == names
 
 
@@ -95,6 +97,32 @@ def test_checkpoints_whose_revision_nobody_has_published() -> None:
 @pytest.mark.parametrize("name", OTHER_IMAGES)
 def test_other_images_are_pinned(name: str) -> None:
     assert re.fullmatch(r"[^@\s]+@sha256:[0-9a-f]{64}", catalogue.image(name).reference)
+
+
+@pytest.mark.parametrize(("image", "tag", "pin"), PINS)
+def test_pins_are_of_images_and_releases_that_the_catalogue_knows(image: str, tag: str, pin: Pin) -> None:
+    if image == catalogue.ENGINE_IMAGE:
+        assert [row.digest for row in ENGINES if catalogue.engine_tag(row.version) == tag] == [pin.digest]
+    else:
+        assert tag not in catalogue.image(image).excluded
+    assert pin.date >= "2026-11-23"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("engines", f'[engine."0.34.0"]\ndigest = "sha256:{"0" * 64}"'),
+        ("images", f'[image.haproxy]\nrepository = "haproxy"\nsource = "a test"\ndigest = "sha256:{"0" * 64}"'),
+    ],
+)
+def test_a_digest_has_no_place_outside_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    with copied_catalogue(tmp_path, monkeypatch) as folder:
+        with (folder / f"{file}.toml").open("a", encoding="utf-8") as data:
+            data.write(f"\n{text}\n")
+        with pytest.raises(TypeError, match="multiple values for keyword argument 'digest'"):
+            catalogue.engines() if file == "engines" else catalogue.image("haproxy")
 
 
 def test_the_engines_image_has_no_digest_of_its_own() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from serving import catalogue
 from serving.plan import WorkloadPlan
+from tests.fixtures.catalogue import copied_catalogue
 from tests.fixtures.stacks import glm
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -32,22 +31,10 @@ source = "made up for this test"
 @pytest.fixture
 def with_a_new_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The catalogue's own files, with one more entry."""
-    data = tmp_path / "catalogue"
-    shutil.copytree(catalogue.FOLDER, data, ignore=shutil.ignore_patterns("__pycache__"))
-    with (data / "checkpoints.toml").open("a", encoding="utf-8") as file:
-        file.write(ENTRY)
-    monkeypatch.setattr(catalogue, "FOLDER", data)
-    forget()
-    yield
-    monkeypatch.undo()
-    forget()
-
-
-def forget() -> None:
-    """Let the catalogue read its files again when it is next asked."""
-    for table in vars(catalogue).values():
-        if hasattr(table, "cache_clear"):
-            table.cache_clear()
+    with copied_catalogue(tmp_path, monkeypatch) as data:
+        with (data / "checkpoints.toml").open("a", encoding="utf-8") as file:
+            file.write(ENTRY)
+        yield
 
 
 @pytest.mark.usefixtures("with_a_new_checkpoint")
