@@ -1,4 +1,4 @@
-"""`python -m serving plan|mirror|rules|accuracy|schema`: what a stack would be, before anything is bought."""
+"""`python -m serving plan|mirror|rules|accuracy|schema|pin`: what a stack would be, before anything is bought."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving.rules import page as rules_page
 from serving.spelling import InputError, allowed, did_you_mean
 from serving.stack_file import read, stack_file
 
-ACCEPTED, REFUSED, BAD_INPUT = 0, 1, 2
+ACCEPTED, REFUSED, BAD_INPUT, NO_ANSWER = 0, 1, 2, 3
 
 
 def plan_of(stack: str, overrides: Sequence[str], folder: Path) -> Plan:
@@ -46,6 +46,21 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     mirror.add_argument("--run", action="store_true", help="run the script instead of printing it")
     commands.add_parser("accuracy", help="the memory model beside every measured and published pool, as Markdown")
     commands.add_parser("schema", help="the JSON Schema of a stack file")
+    pin = commands.add_parser(
+        "pin", help="ask a registry for an image's digest and write it into the lock", allow_abbrev=False
+    )
+    pin.add_argument(
+        "image", nargs="?", metavar="IMAGE", help="an image of the catalogue, such as vllm or device-plugin"
+    )
+    pin.add_argument(
+        "version", nargs="?", metavar="VERSION", help="a vLLM release such as 0.33.0, or another image's tag"
+    )
+    pin.add_argument(
+        "--registry", metavar="URL", help="a mirror or pull-through cache to ask instead of the image's registry"
+    )
+    pin.add_argument(
+        "--check", action="store_true", help="write nothing; tell whether pins (all, an image's, or one) still hold"
+    )
     return parsed(parser, commands.choices, argv)
 
 
@@ -75,8 +90,26 @@ def _mirror(arguments: argparse.Namespace) -> int:
     return subprocess.run(["bash", "-c", text], cwd=Path(__file__).parents[1], check=False).returncode
 
 
+def _pin(arguments: argparse.Namespace) -> int:
+    # Imported here: this is the one command that needs the network, a clock and the libraries for them.
+    from registry.client import Client  # noqa: PLC0415
+    from registry.command import Outcome, check, pin  # noqa: PLC0415
+
+    asked = arguments.image, arguments.version, arguments.registry
+    outcomes: set[Outcome] = set()
+    with Client() as client:
+        if not (arguments.check or arguments.version):
+            raise InputError("python -m serving pin: IMAGE and VERSION are needed, such as vllm 0.31.0, or --check")
+        for answer in check(client, *asked) if arguments.check else [pin(client, *asked)]:
+            print(answer.sentence, file=sys.stdout if answer.outcome is Outcome.YES else sys.stderr, flush=True)
+            outcomes.add(answer.outcome)
+    if Outcome.NO in outcomes:
+        return REFUSED
+    return NO_ANSWER if Outcome.UNANSWERED in outcomes else ACCEPTED
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 if accepted, 1 if a rule refuses, 2 if the input is bad."""
+    """Run one command; return 0 if accepted, 1 if refused, 2 if the input is bad, 3 if a registry gave no answer."""
     try:
         arguments = _arguments(argv)
         match arguments.command:
@@ -90,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(as_markdown(), end="")
             case "schema":
                 print(json.dumps(json_schema(), indent=2))
+            case "pin":
+                return _pin(arguments)
             case _:
                 plan = plan_of(arguments.stack, arguments.overrides, Path.cwd())
                 _print_plan(plan, arguments.format)

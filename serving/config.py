@@ -494,7 +494,8 @@ def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig)
         with_digest = [row.version for row in catalogue.engines().values() if row.digest]
         yield (
             f"{path}.vllmVersion: no public image digest of vLLM {workload.vllm_version} is known; "
-            f"set {path}.image to your copy by digest, or use {listed(with_digest)}"
+            f"pin it (python -m serving pin vllm {workload.vllm_version}), set {path}.image to your copy by digest, "
+            f"or use {listed(with_digest)}"
         )
 
 

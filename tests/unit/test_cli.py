@@ -110,8 +110,8 @@ def test_the_exit_codes_are_the_documented_ones() -> None:
         ),
         pytest.param(
             ("paln", "--stack", "prod"),
-            "python -m serving: argument command: 'paln' is unknown; allowed are plan, rules, mirror, accuracy or schema; did "
-            "you mean plan? See python -m serving --help",
+            "python -m serving: argument command: 'paln' is unknown; allowed are plan, rules, mirror, accuracy, schema or pin; "
+            "did you mean plan? See python -m serving --help",
             id="misspelt-command",
         ),
         pytest.param(
@@ -200,7 +200,17 @@ def test_a_real_pipe_and_a_real_exit_code() -> None:
 
 
 def test_knowledge_imports_no_engine_and_no_cloud() -> None:
-    heavy = ("pulumi", "pulumi_aws", "pulumi_kubernetes", "kubernetes", "botocore", "rich")
+    heavy = (
+        "pulumi",
+        "pulumi_aws",
+        "pulumi_kubernetes",
+        "kubernetes",
+        "botocore",
+        "rich",
+        "registry",
+        "httpx2",
+        "tomlkit",
+    )
     program = f"import sys, serving.__main__; print([name for name in {heavy} if name in sys.modules])"
     assert python("-c", program).stdout == "[]\n"
 

@@ -533,8 +533,8 @@ MISTAKES = [
     ),
     Mistake(
         "release-without-digest",
-        "workloads.glm.vllmVersion: no public image digest of vLLM 0.33.0 is known; set workloads.glm.image to your copy "
-        "by digest, or use 0.23.0, 0.24.0, 0.28.0, 0.30.0 or 0.31.0",
+        "workloads.glm.vllmVersion: no public image digest of vLLM 0.33.0 is known; pin it (python -m serving pin vllm "
+        "0.33.0), set workloads.glm.image to your copy by digest, or use 0.23.0, 0.24.0, 0.28.0, 0.30.0 or 0.31.0",
         RELEASE,
         'vllmVersion: "0.33.0"',
     ),
