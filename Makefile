@@ -34,7 +34,7 @@ unit: $(READY) ## tiers unit and graph: pure knowledge, and the program under Pu
 rehearsal-tests: $(READY) ## tier rehearsal: the real control plane
 	@$(BIN)/python -m pytest tests/rehearsal
 
-serving-tests: $(READY) ## tier serving: vLLM's own argument parser
+serving-tests: $(READY) ## tier serving: vLLM's own argument parser, and pins at a real registry
 	@$(BIN)/python -m pytest tests/serving
 
 engine-tests: $(READY) ## tier engine: the real Pulumi CLI, where there is one

@@ -91,12 +91,13 @@ def _build(workshop: Workshop) -> None:
             cwd=_MODULES,
             # A go command that is ended early leaves its temporary files; here they go with the workshop.
             env=environment | {"GOTMPDIR": str(workshop.scratch)},
-            still=_packages_so_far,
+            still=packages_so_far,
         )
         workshop.progress(f"  {name}: built in {seconds:.0f} s ({binary.stat().st_size / 1e6:.0f} MB)")
 
 
-def _packages_so_far(log: str) -> str:
+def packages_so_far(log: str) -> str:
+    """Sum up what `go build -v` has written so far."""
     compiled = sum(1 for line in log.splitlines() if line and not line.startswith("go: "))
     downloaded = sum(1 for line in log.splitlines() if line.startswith("go: downloading "))
     return f"{downloaded} modules downloaded, {compiled} packages compiled"

@@ -1,24 +1,40 @@
-"""vLLM's own argument parser, installed on first use with its progress on the terminal."""
+"""What this tier installs or builds on first use, with its progress on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.serving.distribution import build_registry
 from tests.serving.vllm_parser import Flag, Verdict, parse
 
 
 @pytest.fixture(scope="session")
-def ask_vllm(request: pytest.FixtureRequest) -> Callable[[Sequence[Sequence[str]]], tuple[list[Verdict], list[Flag]]]:
-    """Ask vLLM's parser about command lines."""
+def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Write a line past pytest's capture."""
     capture: Any = request.config.pluginmanager.getplugin("capturemanager")
     writer = request.config.get_terminal_writer()
 
-    def progress(line: str) -> None:
+    def write(line: str) -> None:
         with capture.global_and_fixture_disabled():
             writer.line(line)
             writer.flush()
 
+    return write
+
+
+@pytest.fixture(scope="session")
+def ask_vllm(
+    progress: Callable[[str], None],
+) -> Callable[[Sequence[Sequence[str]]], tuple[list[Verdict], list[Flag]]]:
+    """Ask vLLM's parser about command lines."""
     return lambda commands: parse(commands, progress)
+
+
+@pytest.fixture(scope="session")
+def registry_program(progress: Callable[[str], None]) -> Path:
+    """The reference registry."""
+    return build_registry(progress)
