@@ -21,9 +21,15 @@ LIMIT_SECONDS = 300
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of what git tracks, because the CLI writes into stack files, with this virtual environment."""
+    """A copy of what git would track, because the CLI writes into stack files, with this virtual environment."""
     folder = tmp_path / "project"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for name in filter(None, tracked.split("\0")):
         source = ROOT / name
         if source.is_file():
