@@ -127,7 +127,7 @@ def test_a_lock_that_cannot_be_written(
         pytest.param(
             ("vllm", "v0.31.0"),
             BAD_INPUT,
-            "unknown vLLM release 'v0.31.0'; allowed are 0.23.0, 0.24.0, 0.26.0, 0.28.0, 0.30.0, 0.31.0 or 0.33.0; "
+            "unknown vLLM release 'v0.31.0'; allowed are 0.23.0, 0.24.0, 0.26.0, 0.28.0, 0.29.0, 0.30.0, 0.31.0 or 0.33.0; "
             "did you mean 0.31.0?",
             id="unknown-release",
         ),
