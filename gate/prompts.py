@@ -19,7 +19,7 @@ ModelThinking = Literal["switchable", "always", "none"]
 Message = Mapping[str, Any]
 
 # Room for thoughts about a question of one line, at the model's least effort. A budget, no measurement.
-THINKING_TOKENS = 384
+_THINKING_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,20 @@ class Call:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request. `right` is a text (a number, a name) that the answer must give, or the call that it must make.
+    """One request. `right` is the number that the answer must give last, or the call that it must make.
 
-    `answer_tokens` bounds the answer without its thoughts. A prompt about the sparse path must be longer than `more_than`
-    tokens by the engine's own count; `about` is what it is estimated to have.
+    `max_tokens` bounds what the engine may generate, thoughts included. A prompt about the sparse path must be longer than
+    `more_than` tokens by the engine's own count; `about` is what it is estimated to have.
     """
 
     id: str
     messages: tuple[Message, ...]
     right: str | Call
     thinking: Thinking
-    answer_tokens: int
+    max_tokens: int
     tools: tuple[Mapping[str, Any], ...] = ()
     tool_choice: str | Mapping[str, Any] | None = None
     more_than: int = 0
-
-    @property
-    def max_tokens(self) -> int:
-        """The most tokens that the engine may generate."""
-        return self.answer_tokens + (THINKING_TOKENS if self.thinking in {"on", "always"} else 0)
 
     @property
     def about(self) -> int:
@@ -62,10 +57,14 @@ class Prompt:
 _TOOLS_TOKENS = 400  # the three tools below with the template's words around them
 
 
+def _bound(answer_tokens: int, way: Thinking) -> int:
+    return answer_tokens + (_THINKING_TOKENS if way in {"on", "always"} else 0)
+
+
 def modes(thinking: ModelThinking, *, reasoning: bool) -> tuple[Thinking, ...]:
     """Return the ways in which a model is asked, the one with the shortest answers first.
 
-    Without a reasoning parser (`reasoning` false) nothing takes thoughts out of an answer: they are off where they can be.
+    Without a reasoning parser (`reasoning` false) nothing takes thoughts out of an answer: it is asked with thinking off.
     """
     if thinking == "switchable":
         return ("off", "on") if reasoning else ("off",)
@@ -95,7 +94,7 @@ _NUMBER_ONLY = "Answer with the number only."
 
 def simple(way: Thinking) -> Prompt:
     """Return the question that shows whether thoughts and answer are kept apart."""
-    return Prompt(f"simple/{way}", (_user(f"What is 17 plus 25? {_NUMBER_ONLY}"),), "42", way, 32)
+    return Prompt(f"simple/{way}", (_user(f"What is 17 plus 25? {_NUMBER_ONLY}"),), "42", way, _bound(32, way))
 
 
 _SUMS = (
@@ -105,30 +104,31 @@ _SUMS = (
     ("Three friends share 45 apples equally, then each eats 4. How many apples does each have left?", "11"),
     ("A shirt costs 40 dollars. How many dollars does it cost with 25 percent off?", "30"),
     ("A farmer has 15 cows and 8 hens. How many legs do they have in all?", "76"),
-    ("Tom reads 30 pages a day. How many days does he need for 210 pages?", "7"),
-    ("A field is 9 metres long and 7 metres wide. How many metres long is the fence around it?", "32"),
     ("A tank holds 200 litres and is 35 percent full. How many litres are in it?", "70"),
-    ("Anna is 4 years older than Ben. Together they are 36 years old. How old is Anna?", "20"),
-    ("A car needs 6 litres for 100 kilometres. How many litres does it need for 350 kilometres?", "21"),
     ("A pen costs 3 dollars and a book 8 dollars. How many dollars do 4 pens and 5 books cost?", "52"),
 )
 
 
 def accuracy(way: Thinking) -> list[Prompt]:
-    """Return the sums of the accuracy set: two steps each, as in GSM8K, but short enough to answer at once."""
+    """Return the accuracy set: sums of one or two steps in the manner of GSM8K, short enough to answer at once."""
     return [
-        Prompt(f"accuracy/{number}/{way}", (_user(f"{question} {_NUMBER_ONLY}"),), answer, way, 64)
+        Prompt(f"accuracy/{number}/{way}", (_user(f"{question} {_NUMBER_ONLY}"),), answer, way, _bound(64, way))
         for number, (question, answer) in enumerate(_SUMS, start=1)
     ]
 
 
 def coding(way: Thinking) -> Prompt:
-    """Return the coding prompt whose times are measured. Its answer is not judged."""
+    """Return the coding prompt whose times are measured. Its answer, thoughts or code, is not judged."""
     question = (
         "Write a Python function total(values) that returns the sum of the even numbers in a list. Only the code."
     )
     code = "def total(values):\n    return sum(value for value in values if value % 2 == 0)"
     return Prompt(f"coding/{way}", (_user(question),), code, way, 128)
+
+
+def timed(way: Thinking, *, tools: bool) -> dict[str, Prompt]:
+    """Return the prompts whose times are measured, by the name of their kind."""
+    return {"coding": coding(way), **({"tool-call": tool_call("auto", way)} if tools else {})}
 
 
 # --- tools -----------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ TOOLS = (
 ToolChoice = Literal["auto", "required", "named"]
 CHOICES: tuple[ToolChoice, ...] = ("auto", "required", "named")
 
-_ANSWER_TOKENS_OF_A_CALL = 96
+_CALL_TOKENS = 96
 
 # One conversation in three turns. What a turn asks, the call it must make, what the tool then says.
 _TURNS = (
@@ -199,7 +199,7 @@ def tool_call(choice: ToolChoice, way: Thinking) -> Prompt:
     sent: str | Mapping[str, Any] = choice
     if choice == "named":
         sent = {"type": "function", "function": {"name": call.name}}
-    return Prompt(f"tools/{choice}/{way}", (_user(question),), call, way, _ANSWER_TOKENS_OF_A_CALL, TOOLS, sent)
+    return Prompt(f"tools/{choice}/{way}", (_user(question),), call, way, _bound(_CALL_TOKENS, way), TOOLS, sent)
 
 
 def tool_result(way: Thinking) -> Prompt:
@@ -215,12 +215,12 @@ def later_turns(way: Thinking) -> list[Prompt]:
 def _before_call(turn: int, way: Thinking) -> Prompt:
     question, call, _ = _TURNS[turn]
     messages = (*_history(turn), _user(question))
-    return Prompt(f"turn-{turn + 1}/call/{way}", messages, call, way, _ANSWER_TOKENS_OF_A_CALL, TOOLS, "auto")
+    return Prompt(f"turn-{turn + 1}/call/{way}", messages, call, way, _bound(_CALL_TOKENS, way), TOOLS, "auto")
 
 
 def _after_call(turn: int, way: Thinking) -> Prompt:
     messages = (*_history(turn), *_called(turn))
-    return Prompt(f"turn-{turn + 1}/answer/{way}", messages, _TURNS[turn][2], way, 32, TOOLS, "auto")
+    return Prompt(f"turn-{turn + 1}/answer/{way}", messages, _TURNS[turn][2], way, _bound(32, way), TOOLS, "auto")
 
 
 def _history(turns: int) -> tuple[Message, ...]:
@@ -303,7 +303,7 @@ def long_needle(tokens: int, way: Thinking) -> Prompt:
 def _asked(needle: _Needle, way: Thinking) -> Prompt:
     text = f"{_text(needle, needle.tokens)}\n\nWhat is the number of the {needle.whose}? {_NUMBER_ONLY}"
     right = str(needle.number)
-    return Prompt(f"{needle.name}/{way}", (_user(text),), right, way, 32, more_than=needle.more_than)
+    return Prompt(f"{needle.name}/{way}", (_user(text),), right, way, _bound(32, way), more_than=needle.more_than)
 
 
 def _asked_with_tools(needle: _Needle, way: Thinking) -> Prompt:
@@ -314,7 +314,7 @@ def _asked_with_tools(needle: _Needle, way: Thinking) -> Prompt:
         (_user(text),),
         Call("open_ticket", {"number": needle.number, "priority": "urgent"}),
         way,
-        _ANSWER_TOKENS_OF_A_CALL,
+        _bound(_CALL_TOKENS, way),
         TOOLS,
         "auto",
         needle.more_than,
