@@ -14,6 +14,7 @@ MOUNT = "/opt/glm-on-gpus"
 """Where a pod finds them; also the folder they start in, so that `python3 -m NAME` finds a package."""
 
 _FOLDER = Path(__file__).parent / "pod"
+_GATE = Path(__file__).parents[1] / "gate"
 _HASH_DIGITS = 10
 
 
@@ -26,7 +27,7 @@ class PodPrograms:
     @property
     def digest(self) -> str:
         """A short hash of the content: other programs are another ConfigMap, and pods that run keep theirs."""
-        return hashlib.sha256(json.dumps(dict(self.files), sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
+        return content_digest(self.files)
 
     @property
     def data(self) -> dict[str, str]:
@@ -40,9 +41,16 @@ class PodPrograms:
 
 
 def pod_programs() -> PodPrograms:
-    """Read every program of `components/pod`."""
+    """Read every program of `components/pod`, and the gate."""
     paths = sorted(path for path in _FOLDER.rglob("*.py") if path.parent != _FOLDER or path.name != "__init__.py")
-    return PodPrograms({str(path.relative_to(_FOLDER)): path.read_text(encoding="utf-8") for path in paths})
+    files = {str(path.relative_to(_FOLDER)): path for path in paths}
+    files |= {f"gate/{path.name}": path for path in sorted(_GATE.glob("*.py"))}
+    return PodPrograms({name: path.read_text(encoding="utf-8") for name, path in files.items()})
+
+
+def content_digest(data: Mapping[str, str]) -> str:
+    """Return a short hash of a ConfigMap's content, for its name."""
+    return hashlib.sha256(json.dumps(dict(data), sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
 
 def _key(path: str) -> str:

@@ -239,6 +239,15 @@ class NodePoolConfig(_Model):
     """an EKS AMI release such as 1.36.2-20260714; the catalogue's if left out"""
 
 
+class GateConfig(_Model):
+    """What the readiness gate does beyond the checks that every plan calls for."""
+
+    long_needle_share: Annotated[float, Field(ge=0.01, le=0.85), BeforeValidator(_fraction)] | None = None
+    """a fraction of maxModelLen from 0.01 to 0.85, such as 0.5: how far a longer needle is looked for; none if left out"""
+    recheck_minutes: Annotated[int, Field(ge=5, le=10_080)] | None = None
+    """a whole number of minutes from 5 to 10080 between re-checks of a pod that serves; none if left out"""
+
+
 class WorkloadConfig(_Model):
     """A model served by vLLM."""
 
@@ -292,6 +301,8 @@ class WorkloadConfig(_Model):
         Annotated[str, Field(description='text in quotes, such as "1"')],
     ] = {}
     """a map of environment variables, names in capitals and values in quotes"""
+    gate: GateConfig = GateConfig()
+    """a map with longNeedleShare and recheckMinutes; the readiness gate's usual checks if left out"""
 
 
 class StackConfig(_Model):
@@ -485,6 +496,11 @@ def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig)
     except UnknownKeyError as error:
         yield f"{path}.precision: {error}"
     else:
+        if checkpoint.thinking == "always" and not workload.reasoning:
+            yield (
+                f"{path}.reasoning: {workload.model} always thinks, and without a reasoning parser its thoughts end up in "
+                "every answer; leave reasoning out"
+            )
         if workload.revision is None and checkpoint.revision is None:
             yield (
                 f"{path}.revision: missing, and the catalogue knows no revision of {checkpoint.repository}; "

@@ -14,6 +14,7 @@ from serving.catalogue import Checkpoint, EfaSlot, InstanceType
 from serving.command import CACHES_MOUNT, PORT, EngineSettings, command, default_kv_cache_dtype, environment
 from serving.config import PROJECT, EksClusterConfig, ExistingClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
 from serving.cost import Cost, pool_cost
+from serving.expectations import expectations, long_needle_tokens
 from serving.facts import HostPath, WorkloadFacts, short_digest
 from serving.memory import MemoryBreakdown, breakdown, decode_scratch_gib, largest_captured_batch
 from serving.reading import from_command
@@ -80,7 +81,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class WorkloadPlan:
-    """A model served by vLLM, with everything its Kubernetes objects say."""
+    """A model served by vLLM, with everything its Kubernetes objects say. `expectations` is the gate's expect file."""
 
     name: str
     namespace: str
@@ -104,6 +105,7 @@ class WorkloadPlan:
     taint: tuple[str, str]
     rollout: Rollout
     timing: Timing
+    expectations: Mapping[str, object]
     memory: MemoryBreakdown
     facts: WorkloadFacts
     verdicts: tuple[Verdict, ...]
@@ -195,7 +197,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
     checkpoint = catalogue.checkpoint_for(row.model, row.precision)
     engine = catalogue.engine(row.vllm_version)
     image = f"{catalogue.image('vllm').repository}@{engine.digest}" if row.image is None else row.image
-    times = timing(checkpoint, row.replicas)
+    times = timing(checkpoint, row.replicas, long_needle_tokens(row.gate, row.max_model_len))
     settings = EngineSettings(
         checkpoint=checkpoint,
         revision=_revision(row, checkpoint),
@@ -231,6 +233,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
     )
     if facts.shape is None:  # both come from the catalogue here
         raise AssertionError(f"workload {name}: engine or checkpoint is not in the catalogue")
+    memory = breakdown(facts.shape)
     return WorkloadPlan(
         name=name,
         namespace=name,
@@ -254,7 +257,15 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         taint=pool.taint,
         rollout=_rollout(row.replicas, spare_nodes, times),
         timing=times,
-        memory=breakdown(facts.shape),
+        expectations=expectations(
+            settings,
+            image=image,
+            engine_version=engine.version,
+            kv_cache_tokens=memory.kv_pool_tokens,
+            times=times,
+            gate=row.gate,
+        ),
+        memory=memory,
         facts=facts,
         verdicts=tuple(judge(facts)),
     )

@@ -63,6 +63,7 @@ def _workload_json(row: WorkloadPlan) -> dict[str, Any]:
             "fullLengthRequests": round(memory.full_length_requests, 3),
         },
         "timing": _camel(asdict(row.timing)),
+        "expectations": dict(row.expectations),
     }
 
 
@@ -156,17 +157,21 @@ def _start_parts(row: WorkloadPlan) -> str:
     times = row.timing
     return (
         f"{_minutes(times.expected_fetch_seconds)} to fetch, {_minutes(times.expected_load_seconds)} to load, "
-        f"{_minutes(times.expected_engine_start_seconds)} to start the engine"
+        f"{_minutes(times.expected_engine_start_seconds)} to start the engine, "
+        f"{_minutes(times.expected_gate_seconds)} to prove its answers"
     )
 
 
 def _rollout(row: WorkloadPlan) -> str:
     rollout = row.rollout
     if rollout.stops_serving_seconds:
-        return f"no spare node: serving stops for about {_minutes(rollout.stops_serving_seconds)}"
+        return (
+            f"no spare node: serving stops for about {_minutes(rollout.stops_serving_seconds)}, "
+            "and stays stopped if the new pod fails its checks"
+        )
     if rollout.max_surge:
-        return "the new pod starts on a spare node, then the old one ends"
-    return f"one of {row.replicas} replicas at a time"
+        return "the new pod starts on a spare node and proves its answers, then the old one ends"
+    return f"one of {row.replicas} replicas at a time; a new pod that fails its checks ends the rollout, the others serve on"
 
 
 def _minutes(seconds: int) -> str:

@@ -1,7 +1,7 @@
-"""The one timing model: everything that waits for a load or a drain is derived here, in seconds.
+"""The one timing model: everything that waits for a load, a gate or a drain is derived here, in seconds.
 
-fetch + load + engine start -> VLLM_ENGINE_READY_TIMEOUT_S <= startup probe budget <= progressDeadlineSeconds
-                            -> Pulumi's customTimeouts
+fetch + load + engine start -> VLLM_ENGINE_READY_TIMEOUT_S <= startup probe budget
+startup probe budget + two runs of the gate <= progressDeadlineSeconds -> Pulumi's customTimeouts
 preStop + --shutdown-timeout + margin = terminationGracePeriodSeconds <= a node's drain (15 minutes)
 """
 
@@ -32,6 +32,19 @@ _PROBE_PERIOD_SECONDS = 10
 _AFTER_ENGINE_TIMEOUT_SECONDS = 60  # vLLM's own words about a start that timed out come before the kubelet's kill
 _SCHEDULING_SECONDS = 300  # image pull and scheduling before the first container runs
 
+# The gate's own bound on engine time (docs/gate.md). Five times that is its deadline: first requests may compile kernels.
+_GATE_ENGINE_SECONDS = 60
+_GATE_DEADLINE_FACTOR = 5
+_GATE_REQUEST_SECONDS = 120
+
+# Prefill of one long text: 100k tokens in 12.4 s on an H200. It slows down with length, so an eighth is the budget.
+_PREFILL_TOKENS_PER_SECOND = 8_000
+_PREFILL_FACTOR = 8
+
+# A run that fails for its time alone, since the engine compiled, passes when the kubelet starts the gate again.
+_GATE_RUNS = 2
+_GATE_BACK_OFF_SECONDS = 30  # the kubelet's first waits are 10 and 20 seconds
+
 _PRE_STOP_SECONDS = 15  # until endpoints have forgotten the pod (llm-d's drain component)
 _SHUTDOWN_TIMEOUT_SECONDS = 300  # vLLM finishes running requests (vLLM blog; llm-d uses 45)
 _DRAIN_MARGIN_SECONDS = 30
@@ -45,10 +58,14 @@ class Timing:
     expected_fetch_seconds: int
     expected_load_seconds: int
     expected_engine_start_seconds: int
+    expected_gate_seconds: int
     fetch_budget_seconds: int
     engine_ready_timeout_seconds: int
     startup_probe_period_seconds: int
     startup_probe_failures: int
+    gate_request_seconds: int
+    gate_deadline_seconds: int
+    gate_budget_seconds: int
     progress_deadline_seconds: int
     await_seconds: int
     pre_stop_seconds: int
@@ -63,13 +80,13 @@ class Timing:
 
     @property
     def expected_start_seconds(self) -> int:
-        """From an empty node to the first answer, as expected."""
-        return self.expected_fetch_seconds + self.expected_load_seconds + self.expected_engine_start_seconds
+        """From an empty node to the first traffic, as expected."""
+        return self.expected_fetch_seconds + self.expected_restart_seconds
 
     @property
     def expected_restart_seconds(self) -> int:
-        """From a stopped pod to the first answer when the weights are on the node."""
-        return self.expected_load_seconds + self.expected_engine_start_seconds
+        """From a stopped pod to the first traffic when the weights are on the node."""
+        return self.expected_load_seconds + self.expected_engine_start_seconds + self.expected_gate_seconds
 
 
 def expected_start_seconds(checkpoint: Checkpoint) -> int:
@@ -81,22 +98,32 @@ def _load_seconds(checkpoint: Checkpoint) -> int:
     return round(checkpoint.bytes / _LOAD_BYTES_PER_SECOND)
 
 
-def timing(checkpoint: Checkpoint, replicas: int) -> Timing:
-    """Return the times of a workload. Replicas are replaced one after the other, so the await counts each."""
+def timing(checkpoint: Checkpoint, replicas: int, long_needle_tokens: int = 0) -> Timing:
+    """Return the times of a workload. Replicas are replaced one after the other, so the await counts each.
+
+    `long_needle_tokens` is the length of the gate's optional longer needle.
+    """
     load = _load_seconds(checkpoint)
     engine_ready = _up_to_minute(_START_FACTOR * (load + _ENGINE_START_SECONDS))
     startup = engine_ready + _AFTER_ENGINE_TIMEOUT_SECONDS
     fetch = _up_to_minute(checkpoint.bytes / _FETCH_BYTES_PER_SECOND_SLOW + checkpoint.bytes / _VERIFY_BYTES_PER_SECOND)
-    progress = _SCHEDULING_SECONDS + fetch + startup
+    long_needle = long_needle_tokens / _PREFILL_TOKENS_PER_SECOND
+    gate = _up_to_minute(_GATE_DEADLINE_FACTOR * _GATE_ENGINE_SECONDS + _PREFILL_FACTOR * long_needle)
+    gate_budget = _GATE_RUNS * (gate + _GATE_BACK_OFF_SECONDS)
+    progress = _SCHEDULING_SECONDS + fetch + startup + gate_budget
     grace = _PRE_STOP_SECONDS + _SHUTDOWN_TIMEOUT_SECONDS + _DRAIN_MARGIN_SECONDS
     return Timing(
         expected_fetch_seconds=round(checkpoint.bytes / _FETCH_BYTES_PER_SECOND_FAST),
         expected_load_seconds=load,
         expected_engine_start_seconds=_ENGINE_START_SECONDS,
+        expected_gate_seconds=round(_GATE_ENGINE_SECONDS + long_needle),
         fetch_budget_seconds=fetch,
         engine_ready_timeout_seconds=engine_ready,
         startup_probe_period_seconds=_PROBE_PERIOD_SECONDS,
         startup_probe_failures=startup // _PROBE_PERIOD_SECONDS,
+        gate_request_seconds=_GATE_REQUEST_SECONDS,
+        gate_deadline_seconds=gate,
+        gate_budget_seconds=gate_budget,
         progress_deadline_seconds=progress,
         await_seconds=replicas * (progress + grace),
         pre_stop_seconds=_PRE_STOP_SECONDS,

@@ -137,13 +137,14 @@ class Architecture(_Row):
 class Checkpoint(_Row):
     """A published checkpoint: its size in bytes and the revision that is served unless the stack names another.
 
-    Architecture, `thinking` and the first vLLM release that serves it are its model's.
+    Architecture, `thinking`, its least effort and the first vLLM release that serves it are its model's.
     """
 
     repository: str
     architecture: Architecture
     model: str
     thinking: Literal["switchable", "always"]
+    least_effort: str
     minimum_engine: str
     precision: Precision
     bytes: int

@@ -133,11 +133,13 @@ def rendered(stack: str) -> str:
 
 
 def golden_manifests(stack: str) -> str:
-    """The rendering, with references instead of the programs that lie in `components/pod` and of their hash."""
+    """The rendering, with references instead of the programs of pods, which lie in this repository, and of their hash."""
     documents: list[dict[str, Any]] = list(yaml.safe_load_all(rendered(stack).replace(pod_programs().digest, "HASH")))
     for document in documents:
-        if document["kind"] == "ConfigMap":
-            document["data"] = dict.fromkeys(document["data"], "(a program of components/pod)")
+        if document["kind"] == "ConfigMap" and "-programs-" in document["metadata"]["name"]:
+            document["data"] = dict.fromkeys(document["data"], "(a program of components/pod or of gate)")
+        elif document["kind"] == "ConfigMap":
+            document["data"] = {name: json.loads(text) for name, text in document["data"].items()}
     return yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)
 
 
@@ -219,6 +221,7 @@ def existing(folder: Path, *, install_device_plugin: bool = False) -> Settings:
 
 WORKLOAD_URNS = [
     "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:apps/v1:Deployment::glm-deployment",
+    "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:ConfigMap::glm-expectations",
     "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:ConfigMap::glm-programs",
     "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:Namespace::glm-namespace",
     "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:Service::glm-service",
@@ -325,7 +328,7 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str]] = {
         {WORKLOADS: _workload(maxModelLength=131072)},
         f"{WHERE}: workloads.glm.maxModelLength: unknown key; allowed are nodePool, model, precision, revision, "
         "vllmVersion, image, replicas, maxModelLen, maxNumSeqs, maxNumBatchedTokens, gpuMemoryUtilization, kvCacheDtype, "
-        "speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat or env; did you mean maxModelLen?",
+        "speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat, env or gate; did you mean maxModelLen?",
     ),
     "misspelt-top-level-key": (
         {"glm-on-gpus:workload": _workload(), WORKLOADS: None},

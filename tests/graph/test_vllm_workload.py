@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.pod_programs import pod_programs
+from components.pod_programs import content_digest, pod_programs
 from components.vllm_workload import VllmWorkload
 from rehearsal.run import ROOT, load
 from serving import catalogue
@@ -96,6 +97,7 @@ def test_urns() -> None:
     made = "glm-on-gpus:vllm_workload:VllmWorkload"
     assert dev_run().urns == [
         f"{made}$kubernetes:apps/v1:Deployment::glm-deployment",
+        f"{made}$kubernetes:core/v1:ConfigMap::glm-expectations",
         f"{made}$kubernetes:core/v1:ConfigMap::glm-programs",
         f"{made}$kubernetes:core/v1:Namespace::glm-namespace",
         f"{made}$kubernetes:core/v1:Service::glm-service",
@@ -105,18 +107,17 @@ def test_urns() -> None:
     ]
 
 
-def _init_container(name: str, *arguments: str) -> dict[str, Any]:
-    """What both programs have in common."""
-    path = f"initContainers[{name}]"
+def _program(path: str, *arguments: str, cpu: str = "8", memory: str = "8Gi") -> dict[str, Any]:
+    """What all programs have in common."""
     return {
         f"{path}.image": IMAGE,
         f"{path}.command": ["python3", *arguments],
         f"{path}.workingDir": "/opt/glm-on-gpus",
         f"{path}.env[NVIDIA_VISIBLE_DEVICES].value": "void",
         f"{path}.env[PYTHONDONTWRITEBYTECODE].value": "1",
-        f"{path}.resources.requests.cpu": "8",
-        f"{path}.resources.requests.memory": "8Gi",
-        f"{path}.resources.limits.memory": "8Gi",
+        f"{path}.resources.requests.cpu": cpu,
+        f"{path}.resources.requests.memory": memory,
+        f"{path}.resources.limits.memory": memory,
         f"{path}.securityContext.allowPrivilegeEscalation": False,
         f"{path}.securityContext.readOnlyRootFilesystem": True,
         f"{path}.securityContext.capabilities.drop": ["ALL"],
@@ -129,6 +130,8 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
     """The table: all that the pod of the dev stack says, and nothing else."""
     times = plan.timing
     vllm, prepare, fetch = "containers[vllm]", "initContainers[prepare-node]", "initContainers[fetch-weights]"
+    gate = "containers[gate]"
+    serve = ("--base-url", "http://127.0.0.1:8000", "--expect", "/etc/gate/expect.json", "--serve", "0.0.0.0:8090")
     return {
         "serviceAccountName": "glm",
         "automountServiceAccountToken": False,
@@ -155,6 +158,7 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
             for number, item in enumerate(pod_programs().items)
             for field, value in item.items()
         },
+        "volumes[expectations].configMap.name": f"glm-expectations-{content_digest(_expectations(plan))}",
         # The engine.
         f"{vllm}.image": IMAGE,
         f"{vllm}.command": list(plan.command),
@@ -191,7 +195,7 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
         f"{vllm}.volumeMounts[/dev/shm].name": "shared-memory",
         f"{vllm}.volumeMounts[/tmp].name": "tmp",
         # Before it: root makes the folders, ...
-        **_init_container("prepare-node", "prepare_node.py"),
+        **_program(prepare, "prepare_node.py"),
         f"{prepare}.env[NODE_DISK].value": "/node-disk",
         f"{prepare}.env[FOLDERS].value": f"models:{SLOT}",
         f"{prepare}.env[OWNER_UID].value": "2000",
@@ -202,13 +206,28 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
         f"{prepare}.securityContext.capabilities.add": ["CHOWN"],
         f"{prepare}.volumeMounts[/node-disk].name": "node-disk",
         # ... and the serving user fetches the weights.
-        **_init_container("fetch-weights", "-m", "weights"),
+        **_program(fetch, "-m", "weights"),
         f"{fetch}.env[MODEL].value": "zai-org/GLM-5.2-FP8",
         f"{fetch}.env[REVISION].value": "31cba24fb749908a485082bdeed6eb1ac6cffc2f",
         f"{fetch}.env[HF_HUB_CACHE].value": "/models",
         f"{fetch}.volumeMounts[/models].name": "node-disk",
         f"{fetch}.volumeMounts[/models].subPath": "models",
+        # Beside it: the gate, whose readiness is the pod's.
+        **_program(gate, "-m", "gate", *serve, cpu="250m", memory="256Mi"),
+        f"{gate}.ports[gate].containerPort": 8090,
+        f"{gate}.readinessProbe.httpGet.path": "/ready",
+        f"{gate}.readinessProbe.httpGet.port": "gate",
+        f"{gate}.readinessProbe.periodSeconds": 5,
+        f"{gate}.readinessProbe.failureThreshold": 2,
+        f"{gate}.readinessProbe.timeoutSeconds": 5,
+        f"{gate}.terminationMessagePolicy": "FallbackToLogsOnError",
+        f"{gate}.volumeMounts[/etc/gate].name": "expectations",
+        f"{gate}.volumeMounts[/etc/gate].readOnly": True,
     }
+
+
+def _expectations(plan: WorkloadPlan) -> dict[str, str]:
+    return {"expect.json": json.dumps(dict(plan.expectations), indent=2)}
 
 
 def test_the_pod() -> None:
@@ -238,13 +257,14 @@ def test_the_deployment_around_it() -> None:
         "Namespace glm-namespace",
         "ServiceAccount glm-service-account",
         "ConfigMap glm-programs",
+        "ConfigMap glm-expectations",
         "PodDisruptionBudget glm-disruption-budget",
     }
 
 
 def test_what_stands_beside_it() -> None:
     result = dev_run()
-    rows = {row.type: row.inputs for row in result.resources if row.custom and row.type != DEPLOYMENT}
+    rows = {row.type: row.inputs for row in result.resources if row.custom and row.type not in {DEPLOYMENT, CONFIG_MAP}}
     place = {"namespace": "glm", "labels": LABELS}
     assert {type_: _without_defaults(inputs) for type_, inputs in rows.items()} == {
         # The weights live on a folder of the host, which no stricter level allows.
@@ -252,11 +272,6 @@ def test_what_stands_beside_it() -> None:
             "metadata": {"name": "glm", "labels": {**LABELS, "pod-security.kubernetes.io/enforce": "privileged"}}
         },
         ACCOUNT: {"metadata": {"name": "glm", **place}, "automountServiceAccountToken": False},
-        CONFIG_MAP: {
-            "metadata": {"name": f"glm-programs-{pod_programs().digest}", **place},
-            "data": pod_programs().data,
-            "immutable": True,
-        },
         SERVICE: {
             # Pulumi gives a Service ten minutes for its first endpoint; fetching and loading take longer.
             "metadata": {"name": "glm", **place, "annotations": {"pulumi.com/skipAwait": "true"}},
@@ -276,6 +291,34 @@ def test_what_stands_beside_it() -> None:
         },
     }
     assert result.exports["endpoint"].value == "http://glm.glm.svc.cluster.local:8000/v1"
+
+
+def test_config_maps_never_change_and_are_named_by_their_content() -> None:
+    expect = _expectations(dev())
+    place = {"namespace": "glm", "labels": LABELS}
+    assert {row.name: _without_defaults(row.inputs) for row in dev_run().of(CONFIG_MAP)} == {
+        "glm-programs": {
+            "metadata": {"name": f"glm-programs-{pod_programs().digest}", **place},
+            "data": pod_programs().data,
+            "immutable": True,
+        },
+        "glm-expectations": {
+            "metadata": {"name": f"glm-expectations-{content_digest(expect)}", **place},
+            "data": expect,
+            "immutable": True,
+        },
+    }
+
+
+def test_another_expectation_is_another_config_map() -> None:
+    stricter = replace(dev(), expectations={**dev().expectations, "accuracyThreshold": 1.0})
+    names = {
+        row.inputs["metadata"]["name"]
+        for result in (dev_run(), registered(stricter))
+        for row in result.of(CONFIG_MAP)
+        if row.name == "glm-expectations"
+    }
+    assert len(names) == 2
 
 
 def _without_defaults(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,7 +396,7 @@ def variables(container: Mapping[str, Any]) -> dict[str, str]:
 def test_every_image_is_pinned(name: str) -> None:
     images = [container["image"] for container in containers(pod_of(run_of(name)))]
     assert {image: image_problem(image) for image in images} == {PLANS[name].workloads["glm"].image: None}
-    assert len(images) == 3
+    assert len(images) == 4
 
 
 @EVERY_PLAN
@@ -400,7 +443,7 @@ def test_folders_are_those_that_are_prepared(name: str) -> None:
     """What the engine writes to is made for it, and for this image and this pod alone."""
     plan = PLANS[name].workloads["glm"]
     pod = pod_of(run_of(name))
-    prepare, fetch, engine = containers(pod)
+    prepare, fetch, engine, _ = containers(pod)
     prepared = {f"/{folder}" for folder in variables(prepare)["FOLDERS"].split(":")}
     assert prepared == {"/models", plan.cache_path}
     digest = plan.image.partition("@sha256:")[2]

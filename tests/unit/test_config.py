@@ -24,7 +24,7 @@ from tests.fixtures.stacks import ROOT, stack_text
 FILE = "Pulumi.prod.yaml"
 WORKLOAD_KEYS = (
     "nodePool, model, precision, revision, vllmVersion, image, replicas, maxModelLen, maxNumSeqs, maxNumBatchedTokens, "
-    "gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat or env"
+    "gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat, env or gate"
 )
 POOL_KEYS = "instanceType, nodes, availabilityZoneId, capacity, efa, rootVolumeGiB or amiReleaseVersion"
 CAPACITY = "{kind: onDemand}, {kind: reservation, reservationId: cr-…} or {kind: capacityBlock, reservationId: cr-…}"
@@ -489,6 +489,29 @@ MISTAKES = [
         "bool-for-fraction",
         "workloads.glm.gpuMemoryUtilization: true is not allowed; expected a fraction above 0 and up to 1, such as 0.92",
         new=workload("gpuMemoryUtilization: true"),
+    ),
+    Mistake(
+        "share-of-more-than-a-needle-can-have",
+        "workloads.glm.gate.longNeedleShare: 0.9 is not allowed; expected a fraction of maxModelLen from 0.01 to 0.85, such as "
+        "0.5: how far a longer needle is looked for; none if left out",
+        new=workload("gate: { longNeedleShare: 0.9 }"),
+    ),
+    Mistake(
+        "recheck-without-pause",
+        "workloads.glm.gate.recheckMinutes: 1 is not allowed; expected a whole number of minutes from 5 to 10080 between "
+        "re-checks of a pod that serves; none if left out",
+        new=workload("gate: { recheckMinutes: 1 }"),
+    ),
+    Mistake(
+        "gate-that-cannot-be-switched-off",
+        "workloads.glm.gate.enabled: unknown key; allowed are longNeedleShare or recheckMinutes",
+        new=workload("gate: { enabled: false }"),
+    ),
+    Mistake(
+        "thoughts-that-nobody-takes-out",
+        "workloads.glm.reasoning: glm-5.3 always thinks, and without a reasoning parser its thoughts end up in every answer; "
+        "leave reasoning out",
+        new=workload(f"model: glm-5.3\n      revision: {'a' * 40}\n      reasoning: false"),
     ),
     Mistake(
         "word-for-bool",

@@ -16,6 +16,7 @@ ENTRY = f"""
 [model."glm-5.2-vision"]
 architecture = "GLM-5.2"
 thinking = "switchable"
+least_effort = "high"
 minimum_engine = "0.24.0"
 source = "made up for this test"
 

@@ -75,7 +75,7 @@ def test_json_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         for row in found["workloads"].values():
             assert set(row) == {
                 *("checkpoint", "revision", "image", "engineVersion", "replicas", "nodesPerReplica"),
-                *("tensorParallelSize", "command", "env", "memory", "timing"),
+                *("tensorParallelSize", "command", "env", "memory", "timing", "expectations"),
             }
             assert set(row["memory"]) == {
                 *("usableGiB", "weightsGiB", "overheadGiB", "kvPoolGiB", "kvBytesPerToken", "kvPoolTokens"),

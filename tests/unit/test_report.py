@@ -121,12 +121,22 @@ def test_a_pool_that_is_not_there_takes_no_cell() -> None:
         (DEV, "- replicas: 1 on pool h200, tensor parallel size 8"),
         (DEV, "- KV cache: 30.4 GiB, 597,184 tokens at 54,728 B each"),
         (DEV, "- requests: 4.56 of 131,072 tokens at once for each replica, at most 128 running"),
-        (DEV, "- first start: about 30 min, of it 13 min to fetch, 10 min to load, 6 min to start the engine"),
-        (DEV, "- rollout: no spare node: serving stops for about 22 min"),
-        (PROD, "- rollout: one of 2 replicas at a time"),
+        (
+            DEV,
+            "- first start: about 31 min, of it 13 min to fetch, 10 min to load, 6 min to start the engine, "
+            "1 min to prove its answers",
+        ),
+        (
+            DEV,
+            "- rollout: no spare node: serving stops for about 23 min, and stays stopped if the new pod fails its checks",
+        ),
+        (
+            PROD,
+            "- rollout: one of 2 replicas at a time; a new pod that fails its checks ends the rollout, the others serve on",
+        ),
         (
             plan("dev", "nodePools.h200.nodes=2"),
-            "- rollout: the new pod starts on a spare node, then the old one ends",
+            "- rollout: the new pod starts on a spare node and proves its answers, then the old one ends",
         ),
         (
             DEV,

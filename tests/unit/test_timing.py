@@ -30,6 +30,7 @@ def test_what_waits_for_a_start_waits_longer_than_what_it_waits_for(checkpoint: 
             expected_engine,
             times.engine_ready_timeout_seconds,
             times.startup_budget_seconds,
+            times.startup_budget_seconds + times.gate_budget_seconds,
             times.progress_deadline_seconds,
             times.await_seconds,
         ]
@@ -43,7 +44,31 @@ def test_what_waits_for_a_start_waits_longer_than_what_it_waits_for(checkpoint: 
 def test_the_deadline_covers_a_first_fetch_and_the_whole_start(checkpoint: Checkpoint) -> None:
     for times in for_all_replicas(checkpoint):
         assert times.fetch_budget_seconds > times.expected_fetch_seconds
-        assert times.progress_deadline_seconds > times.fetch_budget_seconds + times.startup_budget_seconds
+        start = times.fetch_budget_seconds + times.startup_budget_seconds + times.gate_budget_seconds
+        assert times.progress_deadline_seconds > start
+
+
+@given(st.sampled_from(CHECKPOINTS), st.integers(0, 1_048_576))
+def test_a_gate_that_was_slow_once_has_time_for_another_run(checkpoint: Checkpoint, long_needle_tokens: int) -> None:
+    times = timing(checkpoint, 1, long_needle_tokens)
+    assert times.expected_gate_seconds < times.gate_deadline_seconds
+    assert times.gate_request_seconds < times.gate_deadline_seconds
+    assert times.gate_budget_seconds > 2 * times.gate_deadline_seconds
+    without = timing(checkpoint, 1)
+    longer = times.gate_budget_seconds - without.gate_budget_seconds
+    assert longer >= 0
+    # All that waits for a pod's readiness waits longer by as much; nothing else does.
+    assert times.progress_deadline_seconds - without.progress_deadline_seconds == longer
+    assert times.await_seconds - without.await_seconds == longer
+    assert times.startup_budget_seconds == without.startup_budget_seconds
+    assert times.termination_grace_period_seconds == without.termination_grace_period_seconds
+
+
+def test_a_long_needle_is_given_eight_times_its_prefill() -> None:
+    """100k tokens took 12.4 s on an H200."""
+    short, long = timing(FP8, 1), timing(FP8, 1, 480_000)
+    assert (short.expected_gate_seconds, short.gate_deadline_seconds) == (60, 300)
+    assert (long.expected_gate_seconds, long.gate_deadline_seconds) == (120, 780)
 
 
 @EVERY_CHECKPOINT
@@ -101,5 +126,5 @@ def test_fp8_against_published_times() -> None:
 
 def test_fp8_sums() -> None:
     times = timing(FP8, 2)
-    assert times.expected_start_seconds == 780 + 620 + 375
-    assert times.expected_restart_seconds == 620 + 375
+    assert times.expected_start_seconds == 780 + 620 + 375 + 60
+    assert times.expected_restart_seconds == 620 + 375 + 60
