@@ -1,0 +1,182 @@
+"""Serving facts read back from Kubernetes objects: disguises of one command, what nobody can decide, and garbage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rehearsal.run import ROOT
+from serving.manifest import UNKNOWN, read
+from serving.rules import judge, violations
+from tests.fixtures.rule_case import P5EN, P6_B200, P6_B300, REVISION, image
+
+MODEL = "zai-org/GLM-5.2"
+SNAPSHOT = f"/models/models--zai-org--GLM-5.2/snapshots/{REVISION}"
+GPUS = {"resources": {"limits": {"nvidia.com/gpu": "8", "memory": "1Ti"}}}
+
+
+def container(*command: str, **more: Any) -> dict[str, Any]:
+    return {"name": "vllm", "image": image("0.31.0"), **GPUS, **({"command": [*command]} if command else {}), **more}
+
+
+def deployment(*containers: Mapping[str, Any], machine: str | None = P5EN, **spec: Any) -> dict[str, Any]:
+    selector = {"node.kubernetes.io/instance-type": machine} if machine else {}
+    pod = {"nodeSelector": selector, "containers": [*containers], **spec}
+    return {"kind": "Deployment", "metadata": {"name": "hand-written"}, "spec": {"template": {"spec": pod}}}
+
+
+def refused(manifest: object) -> dict[str, str]:
+    found = [violation for reading in read(manifest) for violation in violations(judge(reading.facts))]
+    return {violation.rule: violation.message for violation in found}
+
+
+DISGUISES: dict[str, dict[str, Any]] = {
+    "plain": container("vllm", "serve", MODEL, "--tensor-parallel-size", "8"),
+    "order": container("vllm", "serve", "--tensor-parallel-size", "8", MODEL),
+    "split": container("vllm", args=["serve", MODEL, "-tp", "8"]),
+    "short-flag": container("vllm", "serve", MODEL, "-tp=8"),
+    "abbreviation": container("vllm", "serve", MODEL, "--tensor", "8"),
+    "underscores": container("vllm", "serve", MODEL, "--tensor_parallel_size=8"),
+    "model-flag": container("vllm", "serve", f"--model={MODEL}", "-tp", "8"),
+    "module": container("python3", "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "-tp", "8"),
+    "entry-point": container(args=[MODEL, "-tp", "8"]),
+    "kubernetes-variables": container(
+        "vllm", "serve", "$(MODEL)", "-tp", "$(TP)", env=[{"name": "MODEL", "value": MODEL}, {"name": "TP", "value": "8"}]
+    ),
+    "shell": container("sh", "-c", f"exec vllm serve '{MODEL}' -t 8"),
+    "login-shell": container("bash", "-lc", f'M={MODEL} && export TP=8 && vllm serve "$M" -tp ${{TP}}'),
+    "shell-in-a-wrapper": container("env", "A=1", "nohup", "bash", "-euxo", "pipefail", "-c", f"cd /; vllm serve {MODEL} -tp 8"),
+    "arguments-of-a-shell": container("sh", "-c", 'exec "$@"', "--", "vllm", "serve", MODEL, "-tp", "8"),
+    "branch": container("sh", "-c", f"if [ -f /x ]; then sleep 1; else vllm serve {MODEL} -tp 8; fi"),
+    "snapshot": container("vllm", "serve", SNAPSHOT, "-tp", "8"),
+    "default-then-changed": container("vllm", "serve", MODEL, "-tp", "16", "-tp", "8"),
+    "without-resources": container("vllm", "serve", MODEL, "-tp", "8", resources={}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+@pytest.mark.parametrize(("machine", "shape"), [(P5EN, "8xH200"), (P6_B200, "8xB200")])
+@pytest.mark.parametrize("key", ["containers", "initContainers", "ephemeralContainers"])
+def test_bf16_on_one_node_is_refused_however_it_is_written(name: str, machine: str, shape: str, key: str) -> None:
+    manifest = deployment(machine=machine, **{key: [DISGUISES[name]]})
+    message = refused(manifest)["bf16-one-node"]
+    assert re.match(rf"BF16 needs 176\.\d GiB of weights on each GPU of one {shape} node;", message)
+
+
+def test_bf16_fits_on_b300() -> None:
+    words = (
+        "vllm",
+        "serve",
+        MODEL,
+        "-tp",
+        "8",
+        "--max-model-len",
+        "131072",
+        "--max-num-seqs",
+        "32",
+        "--revision",
+        REVISION,
+    )
+    assert not {"bf16-one-node", "fit"} & set(refused(deployment(container(*words), machine=P6_B300)))
+
+
+def test_bf16_fits_two_nodes_of_a_group() -> None:
+    words = (
+        "--nnodes",
+        "$(LWS_GROUP_SIZE)",
+        "--node-rank",
+        "$(LWS_WORKER_INDEX)",
+        "--master-addr",
+        "$(LWS_LEADER_ADDRESS)",
+    )
+    serve = ("vllm", "serve", MODEL, "-tp", "16", "--max-model-len", "131072", "--max-num-seqs", "32", *words)
+    template = deployment(container(*serve))["spec"]["template"]
+    group = {"size": 2, "leaderTemplate": template, "workerTemplate": template}
+    manifest = {"kind": "LeaderWorkerSet", "spec": {"leaderWorkerTemplate": group}}
+    readings = read(manifest)
+    assert [reading.facts.workload for reading in readings] == ["leader container vllm", "worker container vllm"]
+    assert {reading.facts.nodes_per_replica for reading in readings} == {2}
+    assert not {"bf16-one-node", "fit"} & set(refused(manifest))
+
+
+SERVE = ("vllm", "serve", "zai-org/GLM-5.2-FP8")
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (container("python", "serve.py"), "it runs a program that may start vLLM with flags of its own"),
+        (container("bash", "/opt/start.sh"), "it runs a shell whose script is not in the manifest"),
+        (container("sh", "-c", ". /env; vllm serve m"), "the shell script has another file"),
+        (container(image="acme/vllm:1"), "it has no command, and what its image starts is not in the manifest"),
+        (container("vllm", "run-batch"), "it runs a part of vLLM whose flags are not read"),
+        (container(*SERVE, "-tp"), "vLLM would not read the command: -tp/--tensor-parallel-size lacks its value"),
+        ({**container(), "command": UNKNOWN}, "a value of it is known only after the update"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused(changed: Mapping[str, Any], why: str) -> None:
+    (reading,) = read(deployment(changed))
+    assert reading.unreadable is not None
+    assert reading.unreadable.replace("--tensor-parallel-size/-tp", "-tp/--tensor-parallel-size") == why
+    assert {"bf16-one-node", "fit"} <= set(refused(deployment(changed)))
+
+
+def test_one_unknown_value_is_refused_where_it_counts() -> None:
+    row = {"name": "LEN", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}
+    found = refused(deployment(container(*SERVE, "-tp", "8", "--max-model-len", "$(LEN)", env=[row])))
+    assert found["fit"] == "cannot be judged: LEN comes from a ConfigMap"
+    assert "nvfp4-hopper" not in found
+
+
+def test_a_machine_that_is_not_named_is_unknown() -> None:
+    assert refused(deployment(container(*SERVE, "-tp", "8"), machine=None))["fit"].startswith(
+        "cannot be judged: the pod does not say which machine it runs on"
+    )
+
+
+@pytest.mark.parametrize("command", [("nvidia-smi",), ("sleep", "infinity"), ("sh", "-c", "nvidia-smi && sleep 1")])
+def test_what_readably_runs_something_else_is_no_serving_container(command: tuple[str, ...]) -> None:
+    assert read(deployment(container(*command))) == []
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_the_stacks_own_objects_pass(stack: str) -> None:
+    objects = list(
+        yaml.safe_load_all((ROOT / "tests" / "graph" / "golden" / f"{stack}.yaml").read_text(encoding="utf-8"))
+    )
+    readings = [reading for item in objects for reading in read(item)]
+    assert [reading.facts.workload for reading in readings] == ["container vllm"]
+
+
+def test_secrets_stay_out_of_every_text() -> None:
+    rows = [{"name": name, "value": "hunter2"} for name in ("HF_TOKEN", "API_KEY", "LEN", "EXTRA")]
+    words = ("--api-key", "$(API_KEY)", "--max-model-len", "$(LEN)", "--revision", "$(HF_TOKEN)", "$(EXTRA)")
+    for count in range(len(words) + 1):
+        manifest = deployment(container(*SERVE, *words[:count], env=rows))
+        texts = [*refused(manifest).values(), *(str(reading.unreadable) for reading in read(manifest))]
+        assert texts
+        assert not [text for text in texts if "hunter2" in text]
+
+
+KEYS = (
+    *("spec", "template", "containers", "command", "args", "env", "name", "value", "valueFrom", "image", "size"),
+    *("resources", "limits", "volumes", "emptyDir", "nodeSelector", "affinity", "leaderWorkerTemplate"),
+)
+WORDS = (UNKNOWN, "vllm", "serve", "-tp", "sh", "-c")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=25,
+)
+
+
+@given(JSON)
+def test_any_object_is_read(manifest: object) -> None:
+    for reading in read({"spec": manifest}):
+        assert judge(reading.facts)
