@@ -34,7 +34,7 @@ class Case:
 CASES = [
     Case(
         "gpu-toleration",
-        "components.vllm_workload",
+        "components.pod_spec",
         '        "tolerations": _tolerations(plan),\n',
         "",
         "kubernetes:apps/v1:Deployment glm-deployment: cannot be scheduled: spec.template.spec.tolerations: the taint "
@@ -66,7 +66,7 @@ CASES = [
     ),
     Case(
         "memory-request",
-        "components.vllm_workload",
+        "components.pod_spec",
         '                "memory": f"{resources.memory_mib}Mi",\n                GPU_RESOURCE',
         '                "memory": "1900Gi",\n                GPU_RESOURCE',
         # The limit is below the request, which the API server itself refuses with the field.
@@ -75,7 +75,7 @@ CASES = [
     ),
     Case(
         "memory-request-larger-than-the-node",
-        "components.vllm_workload",
+        "components.pod_spec",
         "    resources = plan.resources\n",
         "    from dataclasses import replace\n    resources = replace(plan.resources, memory_mib=2_000_000)\n",
         "kubernetes:apps/v1:Deployment glm-deployment: cannot be scheduled: "
@@ -108,7 +108,7 @@ CASES = [
     ),
     Case(
         "tag-instead-of-digest",
-        "components.vllm_workload",
+        "components.pod_spec",
         '        "name": "vllm",\n        "image": plan.image,\n',
         '        "name": "vllm",\n        "image": "vllm/vllm-openai:v0.31.0",\n',
         "kubernetes:apps/v1:Deployment glm-deployment: spec.template.spec.containers[0].image: rule image-digest: image "
@@ -128,7 +128,11 @@ def broken(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(path)
-    for name in ("components.cluster", "components.gpu_node_pool"):  # hold on to what they import
+    for name in (
+        "components.cluster",
+        "components.gpu_node_pool",
+        "components.vllm_workload",
+    ):  # hold on to what they import
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, case.module, module)
     exec(compile(source.replace(case.line, case.broken), str(path), "exec"), module.__dict__)
