@@ -146,6 +146,7 @@ def test_render_writes_every_object() -> None:
     kinds = sorted(document["kind"] for document in yaml.safe_load_all(result.stdout))
     assert kinds == [
         "ConfigMap",
+        "ConfigMap",
         "DaemonSet",
         "Deployment",
         "Namespace",
