@@ -11,7 +11,7 @@ from gate.expect import Expectations
 from gate.metrics import Speculation
 from gate.prompts import Prompt
 
-Stage = Literal["engine", "thinking", "accuracy", "tools", "long context", "counters"]
+Stage = Literal["engine", "answers", "tools", "long context", "counters"]
 
 
 @dataclass(frozen=True)

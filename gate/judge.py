@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from gate.client import Answer
-from gate.prompts import TOOLS, Call
+from gate.prompts import Call
 
 # GLM's markup: none of it belongs in content. A missing or wrong parser leaves it there.
 _MARKUP = re.compile(
@@ -24,39 +24,35 @@ _TYPES: Mapping[str, Callable[[object], bool]] = {
 }
 
 
+def right(answer: Answer) -> str | None:
+    """Say what is wrong with an answer to its prompt."""
+    wanted = answer.prompt.right
+    return markup(answer) or (_call(answer, wanted) if isinstance(wanted, Call) else number(answer))
+
+
 def markup(answer: Answer) -> str | None:
     """Say that markup has been left in content."""
     found = _MARKUP.search(answer.content)
     return f"content holds {found[0]}" if found else None
 
 
-def right(answer: Answer) -> str | None:
-    """Say what is wrong with an answer to its prompt."""
-    wanted = answer.prompt.right
-    return _call(answer, wanted) if isinstance(wanted, Call) else _number(answer, wanted)
-
-
-def _number(answer: Answer, wanted: str) -> str | None:
+def number(answer: Answer) -> str | None:
     """Say what is wrong with an answer that should give a number as its last one, and call nothing."""
-    if problem := markup(answer):
-        return problem
     if answer.calls:
         return f"{answer.calls[0].name} was called where an answer is asked for"
     if answer.finish_reason != "stop":
         return f"finish_reason is {answer.finish_reason}, expected stop"
     if not answer.content.strip():
         return "content is empty"
-    numbers = [float(number.replace(",", "")) for number in _NUMBER.findall(answer.content)]
-    if numbers[-1:] != [float(wanted)]:
-        return f"the answer is wrong, expected {wanted}"
+    numbers = [float(text.replace(",", "")) for text in _NUMBER.findall(answer.content)]
+    if numbers[-1:] != [float(cast("str", answer.prompt.right))]:
+        return f"the answer is wrong, expected {answer.prompt.right}"
     return None
 
 
 def _call(answer: Answer, wanted: Call) -> str | None:
     """Say what is wrong with an answer that should be exactly one call."""
     choice = answer.prompt.tool_choice
-    if problem := markup(answer):
-        return problem
     if answer.finish_reason == "length":
         return f"no end within {answer.prompt.max_tokens} tokens, with {len(answer.calls)} calls"
     if len(answer.calls) != 1:
@@ -68,23 +64,24 @@ def _call(answer: Answer, wanted: Call) -> str | None:
     allowed = ("stop", "tool_calls") if isinstance(choice, Mapping) else ("tool_calls",)
     if answer.finish_reason not in allowed:
         return f"finish_reason is {answer.finish_reason}, expected {' or '.join(allowed)}"
-    return _made(answer.calls[0].name, answer.calls[0].arguments, wanted)
+    return _made(answer, wanted)
 
 
-def _made(name: str, arguments: str, wanted: Call) -> str | None:
-    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
-    if name not in schemas:
-        return f"{name!r} was called, which no tool declares"
-    if name != wanted.name:
-        return f"{name} was called, expected {wanted.name}"
+def _made(answer: Answer, wanted: Call) -> str | None:
+    [made] = answer.calls
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in answer.prompt.tools}
+    if made.name not in schemas:
+        return f"{made.name!r} was called, which no tool declares"
+    if made.name != wanted.name:
+        return f"{made.name} was called, expected {wanted.name}"
     try:
-        given: object = json.loads(arguments)
+        given: object = json.loads(made.arguments)
     except ValueError:
         return "the arguments are not JSON"
     if not isinstance(given, dict):
         return "the arguments are not an object"
     values = cast("dict[str, object]", given)
-    return _against_schema(values, schemas[name]) or _against_values(values, wanted)
+    return _against_schema(values, schemas[made.name]) or _against_values(values, wanted)
 
 
 def _against_schema(given: Mapping[str, object], schema: Mapping[str, Any]) -> str | None:

@@ -18,8 +18,9 @@ Thinking = Literal["on", "off", "always", "none"]
 ModelThinking = Literal["switchable", "always", "none"]
 Message = Mapping[str, Any]
 
-# Room for thoughts about a question of one line, at the model's least effort. A budget, no measurement.
-_THINKING_TOKENS = 512
+# Room for thoughts about a question of one line, at the model's least effort: high for GLM-5.2, which can be told not to think,
+# low for GLM-5.3, which cannot. A budget, no measurement.
+_THINKING_TOKENS: Mapping[Thinking, int] = {"on": 512, "always": 384, "off": 0, "none": 0}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ _TOOLS_TOKENS = 400  # the three tools below with the template's words around th
 
 
 def _bound(answer_tokens: int, way: Thinking) -> int:
-    return answer_tokens + (_THINKING_TOKENS if way in {"on", "always"} else 0)
+    return answer_tokens + _THINKING_TOKENS[way]
 
 
 def modes(thinking: ModelThinking, *, reasoning: bool) -> tuple[Thinking, ...]:
@@ -80,6 +81,7 @@ def _every(ways: Sequence[Thinking]) -> Iterator[Prompt]:
     for way in ways:
         yield simple(way)
         yield from (tool_call(choice, way) for choice in CHOICES)
+    yield no_arguments(ways[0])
     yield tool_result(ways[0])
     yield from later_turns(ways[-1])
     yield from accuracy(ways[0])
@@ -202,6 +204,16 @@ def tool_call(choice: ToolChoice, way: Thinking) -> Prompt:
     return Prompt(f"tools/{choice}/{way}", (_user(question),), call, way, _bound(_CALL_TOKENS, way), TOOLS, sent)
 
 
+def no_arguments(way: Thinking) -> Prompt:
+    """Return a prompt that makes a call without arguments, which parsers have lost (vllm#34449, #48103)."""
+    tool = _tool("list_tickets", "List the support tickets that are open.", {})
+    question = "Which support tickets are open? Call list_tickets."
+    call = Call("list_tickets", {})
+    return Prompt(
+        f"tools/no-arguments/{way}", (_user(question),), call, way, _bound(_CALL_TOKENS, way), (tool,), "auto"
+    )
+
+
 def tool_result(way: Thinking) -> Prompt:
     """Return the first turn once its tool has answered."""
     return _after_call(0, way)
@@ -295,9 +307,10 @@ def needles(way: Thinking) -> list[Prompt]:
     return [*(_asked(needle, way) for needle in _NEEDLES), _asked_with_tools(_NEEDLE_WITH_TOOLS, way)]
 
 
-def long_needle(tokens: int, way: Thinking) -> Prompt:
-    """Return a prompt of about that many tokens, for a check near the planned context."""
-    return _asked(_Needle("needle-long", tokens, tokens * 3 // 4, 0.20, "red windmill", 29_364), way)
+def long_needle(tokens: int, way: Thinking, *, tools: bool) -> Prompt:
+    """Return a prompt of about that many tokens, for a check near the planned context; with tools where they are promised."""
+    needle = _Needle("needle-long", tokens, tokens * 3 // 4, 0.20, "red windmill", 29_364)
+    return _asked_with_tools(needle, way) if tools else _asked(needle, way)
 
 
 def _asked(needle: _Needle, way: Thinking) -> Prompt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gate.answer_checks import ACCURACY, LONG_CONTEXT, THINKING, TOOLS
+from gate.answer_checks import ANSWERS, LONG_CONTEXT, TOOLS
 from gate.engine_checks import COUNTERS, ENGINE
 
-CHECKS = (*ENGINE, *THINKING, *ACCURACY, *TOOLS, *LONG_CONTEXT, *COUNTERS)
+CHECKS = (*ENGINE, *ANSWERS, *TOOLS, *LONG_CONTEXT, *COUNTERS)

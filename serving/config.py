@@ -242,8 +242,8 @@ class NodePoolConfig(_Model):
 class GateConfig(_Model):
     """What the readiness gate does beyond the checks that every plan calls for."""
 
-    long_needle_share: Annotated[float, Field(ge=0.01, le=0.85), BeforeValidator(_fraction)] | None = None
-    """a fraction of maxModelLen from 0.01 to 0.85, such as 0.5: how far a longer needle is looked for; none if left out"""
+    long_needle_share: Annotated[float, Field(ge=0.01, le=0.95), BeforeValidator(_fraction)] | None = None
+    """a fraction of maxModelLen from 0.01 to 0.95, such as 0.5: how far a longer needle is looked for; none if left out"""
     recheck_minutes: Annotated[int, Field(ge=5, le=10_080)] | None = None
     """a whole number of minutes from 5 to 10080 between re-checks of a pod that serves; none if left out"""
 

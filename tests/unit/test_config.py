@@ -492,9 +492,9 @@ MISTAKES = [
     ),
     Mistake(
         "share-of-more-than-a-needle-can-have",
-        "workloads.glm.gate.longNeedleShare: 0.9 is not allowed; expected a fraction of maxModelLen from 0.01 to 0.85, such as "
+        "workloads.glm.gate.longNeedleShare: 0.96 is not allowed; expected a fraction of maxModelLen from 0.01 to 0.95, such as "
         "0.5: how far a longer needle is looked for; none if left out",
-        new=workload("gate: { longNeedleShare: 0.9 }"),
+        new=workload("gate: { longNeedleShare: 0.96 }"),
     ),
     Mistake(
         "recheck-without-pause",

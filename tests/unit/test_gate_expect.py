@@ -108,7 +108,7 @@ REVISION = "0" * 40
         *({"speculativeTokens": tokens} for tokens in range(9)),
         {"toolCalling": False, "reasoning": False},
         {"maxModelLen": 1024},
-        {"gate": {"longNeedleShare": 0.85, "recheckMinutes": 60}},
+        {"gate": {"longNeedleShare": 0.95, "recheckMinutes": 60}},
     ],
     ids=str,
 )

@@ -175,14 +175,14 @@ def test_an_answer_that_never_comes(released: threading.Event) -> None:
         return True
 
     found = report(silent, expect=HASTY)
-    assert [row.id for row in found.failures] == ["thinking-off", "thinking-on"]
+    assert [row.id for row in found.failures] == ["thinking-off", "accuracy"]  # four at a time
     assert failures(found)["thinking-off"] == "no complete answer within 0.5 s"
     # What has met silence once is not asked again: the verdict does not wait for every other question.
     late = [row for row in found.results if row.verdict == "notRun"]
     assert {row.found for row in late} == {
         "the engine had stopped answering (POST /v1/chat/completions: no complete answer within 0.5 s)"
     }
-    assert late[0].id == "accuracy"
+    assert [row.id for row in late[:2]] == ["thinking-on", "tools-auto"]
     assert found.latencies == ()
     assert not found.passed
 
@@ -253,8 +253,8 @@ def test_a_server_that_dies_between_two_requests() -> None:
 
     found = report(die)
     assert not found.passed
-    assert [row.verdict for row in found.results[:6]] == ["passed"] * 6
-    assert [row.id for row in found.failures] == ["accuracy"]
+    assert [row.verdict for row in found.results[:5]] == ["passed"] * 5
+    assert "accuracy" in {row.id for row in found.failures}
     assert {row.verdict for row in found.results if row.id.startswith("needle-3k")} == {"notRun"}
 
 

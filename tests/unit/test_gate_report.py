@@ -67,7 +67,7 @@ def test_a_report_to_keep_names_image_revision_and_release() -> None:
     assert all(row["seconds"] > 0 for row in found["checks"] if row["verdict"] == "passed" and row["id"] != "usage")
     assert found["seconds"] > 0
     assert found["promptTokens"] > 20_000
-    assert found["speculation"] == {"draftTokens": 744, "acceptedTokens": 521, "acceptance": 0.7003}
+    assert found["speculation"] == {"draftTokens": 792, "acceptedTokens": 554, "acceptance": 0.6995}
 
 
 # --- last words ----------------------------------------------------------------------------------------------------------
