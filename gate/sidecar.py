@@ -110,6 +110,13 @@ class Sidecar:
         return "up"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Stay quiet when a probe or a scraper hangs up before its answer."""
+
+
 def serve(host: str, port: int, state: Callable[[], State]) -> ThreadingHTTPServer:
     """Answer /ready, /report and /metrics in threads of their own; raise `OSError` if the address cannot be had."""
 
@@ -127,7 +134,7 @@ def serve(host: str, port: int, state: Callable[[], State]) -> ThreadingHTTPServ
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's names)
             """Stay quiet: a probe comes every few seconds."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    server = _Server((host, port), Handler)
     threading.Thread(target=server.serve_forever, name="answers", daemon=True).start()
     return server
 
