@@ -9,12 +9,13 @@ from serving.spelling import InputError
 
 # A name without a host is Docker Hub's, whose API and whose credentials have addresses of their own.
 _DOCKER_HUB = "docker.io"
-_DOCKER_HUB_API = "registry-1.docker.io"
+_DOCKER_HUB_API = "https://registry-1.docker.io"
+_DOCKER_HUB_CREDENTIALS = "https://index.docker.io/v1/"
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at a registry: `origin` is scheme, host and port, `path` what follows /v2/, `name` what people read."""
+    """A repository at a registry: `origin` is the URL without a path, `host` and `path` are what people read."""
 
     origin: str
     host: str
@@ -23,12 +24,12 @@ class Repository:
     @property
     def name(self) -> str:
         """`docker.io/vllm/vllm-openai`."""
-        return f"{_DOCKER_HUB if self.host == _DOCKER_HUB_API else self.host}/{self.path}"
+        return f"{self.host}/{self.path}"
 
     @property
     def credentials_key(self) -> str:
         """The key under which Docker's configuration has the registry's credentials."""
-        return "https://index.docker.io/v1/" if self.host == _DOCKER_HUB_API else self.host
+        return _DOCKER_HUB_CREDENTIALS if self.host == _DOCKER_HUB else self.host
 
 
 def repository(image: str, registry: str | None = None) -> Repository:
@@ -36,14 +37,13 @@ def repository(image: str, registry: str | None = None) -> Repository:
 
     A path in the URL goes before the image's, as pull-through caches have it. Raises `InputError` for a URL that is none.
     """
-    first, _, rest = image.partition("/")
-    if not ("." in first or ":" in first or first == "localhost"):
-        first, rest = _DOCKER_HUB_API, image if "/" in image else f"library/{image}"
+    host, _, path = image.partition("/")
+    if not ("." in host or ":" in host or host == "localhost"):
+        host, path = _DOCKER_HUB, image if "/" in image else f"library/{image}"
     if registry is None:
-        return Repository(f"https://{first}", first, rest)
+        return Repository(_DOCKER_HUB_API if host == _DOCKER_HUB else f"https://{host}", host, path)
     url = _url(registry)
-    prefix = url.path.strip("/")
-    return Repository(f"{url.scheme}://{url.netloc}", url.netloc, f"{prefix}/{rest}" if prefix else rest)
+    return Repository(f"{url.scheme}://{url.netloc}", url.netloc, f"{url.path.strip('/')}/{path}".lstrip("/"))
 
 
 def _url(text: str) -> SplitResult:

@@ -113,7 +113,7 @@ class Rehearsal:
 
     def update(self) -> None:
         """Create everything; workloads are ready when this returns."""
-        self._join_existing_machines()
+        self.join_existing_machines()
         started = self._timeline.seconds
         self._outputs = self.engine.up()
         took = self._timeline.seconds - started
@@ -133,8 +133,7 @@ class Rehearsal:
                 f"deletion protection of {resource.rpartition('::')[2]} is switched off, as before any destroy",
             )
         self.engine.destroy()
-        for group in self._existing_machines:
-            self.world.nodes.leave(group)
+        self.leave_existing_machines()
         left = self.left()
         if left:
             raise RehearsalError(f"teardown left {len(left)} behind: {', '.join(left[:5])}")
@@ -143,7 +142,7 @@ class Rehearsal:
             ("teardown", f"{number} resources deleted; AWS, the cluster and this machine hold nothing of them")
         )
 
-    def _join_existing_machines(self) -> None:
+    def join_existing_machines(self) -> None:
         """Let the machines of an existing cluster be there, as the plan's pools describe them."""
         from rehearsal.nodes import MachineGroup  # noqa: PLC0415
 
@@ -162,6 +161,12 @@ class Rehearsal:
             )
             self.world.nodes.join(group)
             self._existing_machines.append(name)
+
+    def leave_existing_machines(self) -> None:
+        """Take the machines of an existing cluster away again."""
+        for group in self._existing_machines:
+            self.world.nodes.leave(group)
+        self._existing_machines.clear()
 
     def left(self) -> list[str]:
         """Return what exists now, in AWS and in the cluster, and did not before the rehearsal."""

@@ -1,7 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 from hypothesis import settings
 
 # The same examples on every machine and every run: a property that fails here fails for everybody.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session")
+def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Write a line past pytest's capture, for what takes minutes the first time."""
+    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
+    writer = request.config.get_terminal_writer()
+
+    def write(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            writer.line(line)
+            writer.flush()
+
+    return write

@@ -1,29 +1,14 @@
-"""What this tier installs or builds on first use, with its progress on the terminal."""
+"""What this tier installs or builds on first use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.serving.distribution import build_registry
 from tests.serving.vllm_parser import Flag, Verdict, parse
-
-
-@pytest.fixture(scope="session")
-def progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Write a line past pytest's capture."""
-    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
-    writer = request.config.get_terminal_writer()
-
-    def write(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            writer.line(line)
-            writer.flush()
-
-    return write
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.lock import lock_file
+from registry.repository import Repository, repository
 from serving import catalogue
 from serving.__main__ import ACCEPTED, BAD_INPUT, REFUSED, main
 from tests.fixtures.catalogue import forget
@@ -166,6 +167,30 @@ def test_refusals_ask_nobody(
     assert capsys.readouterr() == ("", f"{said}\n")
     assert registry.requests == []
     assert lock.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("image", "registry", "expected"),
+    [
+        (VLLM, None, Repository("https://registry-1.docker.io", "docker.io", VLLM)),
+        ("docker.io/vllm/vllm-openai", None, Repository("https://registry-1.docker.io", "docker.io", VLLM)),
+        ("haproxy", None, Repository("https://registry-1.docker.io", "docker.io", "library/haproxy")),
+        ("nvcr.io/nvidia/plugin", None, Repository("https://nvcr.io", "nvcr.io", "nvidia/plugin")),
+        ("localhost/a/b", None, Repository("https://localhost", "localhost", "a/b")),
+        ("here:5000/a", None, Repository("https://here:5000", "here:5000", "a")),
+        ("haproxy", "https://m.example/", Repository("https://m.example", "m.example", "library/haproxy")),
+        ("nvcr.io/nvidia/p", "http://m:80/x/y/", Repository("http://m:80", "m:80", "x/y/nvidia/p")),
+    ],
+)
+def test_where_an_image_is(image: str, registry: str | None, expected: Repository) -> None:
+    assert repository(image, registry) == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "key"), [(VLLM, "https://index.docker.io/v1/"), ("nvcr.io/nvidia/plugin", "nvcr.io")]
+)
+def test_where_its_credentials_are(image: str, key: str) -> None:
+    assert repository(image).credentials_key == key
 
 
 @pytest.mark.parametrize(
