@@ -19,12 +19,17 @@ def lock_file() -> Path:
 
 
 def write(image: str, tag: str, pin: Pin) -> None:
-    """Enter a tag's pin behind the image's others, or put it in the place of the one it had.
-
-    Raises `InputError` if the file cannot be written.
-    """
+    """Enter a tag's pin into the lock; raise `InputError` if the file cannot be written."""
     file = lock_file()
-    document = tomlkit.parse(file.read_text(encoding="utf-8"))
+    try:
+        _replace(file, with_pin(file.read_text(encoding="utf-8"), image, tag, pin))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror}); run this in a checkout of your own") from None
+
+
+def with_pin(text: str, image: str, tag: str, pin: Pin) -> str:
+    """Return a lock's text with a tag's pin behind the image's others, or in the place of the one it had."""
+    document = tomlkit.parse(text)
     tags = document.setdefault(image, tomlkit.table(is_super_table=True))
     if tag in tags:
         _fill(tags[tag], pin)
@@ -32,10 +37,7 @@ def write(image: str, tag: str, pin: Pin) -> None:
         row = _fill(tomlkit.table(), pin)
         row.add(tomlkit.nl())
         tags.append(tag, row)
-    try:
-        _replace(file, tomlkit.dumps(document).rstrip("\n") + "\n")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror}); run this in a checkout of your own") from None
+    return tomlkit.dumps(document).rstrip("\n") + "\n"
 
 
 def _fill(row: Table, pin: Pin) -> Table:

@@ -7,8 +7,12 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from registry import client
+from registry.errors import NoAnswerError
+from registry.repository import repository
 from serving.__main__ import ACCEPTED, NO_ANSWER
 from tests.unit.pin.fake_registry import (
     IMAGE,
@@ -226,3 +230,22 @@ def test_credential_helpers(
     registry.replies[TAG] = wants(f"Basic {basic('ann', 'secret')}", 'Basic realm="Registry"', index_reply(IMAGE))
     assert pin(registry) == code
     assert said.replace("{host}", registry.host).replace("{docker}", f"{tmp_path}/docker") in capsys.readouterr().err
+
+
+# --- what must not travel in the open ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("realm", ["http://auth.example.com/token", "", "//auth.example.com/token", "http://[::1"])
+def test_a_token_service_without_tls_is_not_asked(realm: str) -> None:
+    with client.Client() as asking, pytest.raises(NoAnswerError) as refusal:
+        asking._token("vllm:v1", repository(VLLM), {"realm": realm}, ("ann", "secret"))
+    assert str(refusal.value) == f"vllm:v1: the registry's token service {realm!r} has no https URL; it is not asked"
+
+
+def test_an_answer_over_a_redirect_without_tls_is_no_answer() -> None:
+    first = httpx2.Response(307, request=httpx2.Request("GET", "https://registry.example.com/v2/"))
+    last = httpx2.Response(200, request=httpx2.Request("GET", "http://cdn.example.com/"), history=[first])
+    with pytest.raises(NoAnswerError) as refusal:
+        client._refuse_downgrade("vllm:v1", last)
+    said = "vllm:v1: registry.example.com redirects to a connection without TLS, where anybody could answer"
+    assert str(refusal.value) == said
