@@ -80,7 +80,7 @@ class Client:
             raise refusal(where, repository.host, answer, logged_in=known is not None)
         document = answer.read(_Token) or _Token()
         token = document.token or document.access_token
-        if not token:
+        if not token or not token.isascii():
             raise NoAnswerError(f"{where}: the registry's token service {realm} sent no token")
         return token
 

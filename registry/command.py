@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from serving.catalogue import Pin
 from serving.exclusion import excluded
 from serving.spelling import InputError, listed
 
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")  # OCI distribution v1.1, "Pulling manifests"
+
 
 class Outcome(Enum):
     """What came of a question: what was asked for holds now, it does not, or nobody could tell."""
@@ -27,14 +30,14 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The answer for one tag, and the sentence that says it."""
+class Result:
+    """What came of one tag, and the sentence that says it."""
 
     outcome: Outcome
     sentence: str
 
 
-def pin(client: Client, image: str, version: str, registry: str | None) -> Answer:
+def pin(client: Client, image: str, version: str, registry: str | None) -> Result:
     """Write what a version's tag is now into the lock, unless the version is excluded or the tag is nothing to deploy.
 
     Raises `InputError` for an image or a release that the catalogue does not know, and for a URL that is none.
@@ -43,13 +46,13 @@ def pin(client: Client, image: str, version: str, registry: str | None) -> Answe
     where = repository(catalogue.image(image).repository, registry)
     reason = _exclusion(image, version)
     if reason:
-        return Answer(Outcome.NO, f"{image} {version} is not pinned: {reason}")
+        return Result(Outcome.NO, f"{image} {version} is not pinned: {reason}")
     try:
         found = client.resolve(where, tag)
     except UnfitError as error:
-        return Answer(Outcome.NO, f"{image} {version} is not pinned: {error}")
+        return Result(Outcome.NO, f"{image} {version} is not pinned: {error}")
     except NoAnswerError as error:
-        return Answer(Outcome.UNANSWERED, f"{image} {version} is not pinned: {error}")
+        return Result(Outcome.UNANSWERED, f"{image} {version} is not pinned: {error}")
     before = catalogue.pins().get(image, {}).get(tag)
     now = Pin(
         digest=found.digest,
@@ -57,13 +60,18 @@ def pin(client: Client, image: str, version: str, registry: str | None) -> Answe
         source=f"{where.name}: an index of {listed(found.platforms, 'and')}",
     )
     write(image, tag, now)
-    return Answer(Outcome.YES, f"{_written(image, tag, found, where)}{_before(before, now)}{_deployed(image, tag)}")
+    return Result(Outcome.YES, f"{_written(image, tag, found, where)}{_before(before, now)}{_deployed(image, tag)}")
 
 
 def _tag(image: str, version: str) -> str:
     if image == catalogue.ENGINE_IMAGE:
         return catalogue.engine_tag(catalogue.engine(version).version)
     catalogue.image(image)
+    if not _TAG.fullmatch(version):
+        raise InputError(
+            f"python -m serving pin: {version!r} is no tag of {image}; expected letters, digits, dots, dashes and underscores, "
+            "at most 128"
+        )
     return version
 
 
@@ -100,7 +108,7 @@ def _deployed(image: str, tag: str) -> str:
     return "" if version in {None, tag} else f". Stacks deploy {version} until images.toml names another"
 
 
-def check(client: Client, image: str | None, version: str | None, registry: str | None) -> Iterator[Answer]:
+def check(client: Client, image: str | None, version: str | None, registry: str | None) -> Iterator[Result]:
     """Ask for every pin, for an image's, or for one whether the tag still is the digest that the lock has.
 
     Raises `InputError` for what the lock does not have.
@@ -110,7 +118,7 @@ def check(client: Client, image: str | None, version: str | None, registry: str 
         try:
             yield _held(client, f"{name} {tag}", where, tag, locked)
         except NoAnswerError as error:
-            yield Answer(Outcome.UNANSWERED, f"{name} {tag}: unknown: {error}")
+            yield Result(Outcome.UNANSWERED, f"{name} {tag}: unknown: {error}")
 
 
 def _selected(image: str | None, version: str | None) -> list[tuple[str, str, Pin]]:
@@ -128,20 +136,20 @@ def _selected(image: str | None, version: str | None) -> list[tuple[str, str, Pi
     return selected
 
 
-def _held(client: Client, label: str, where: Repository, tag: str, locked: Pin) -> Answer:
+def _held(client: Client, label: str, where: Repository, tag: str, locked: Pin) -> Result:
     try:
         now = client.resolve(where, tag)
     except UnfitError as error:
         change = str(error)
     else:
         if now.digest == locked.digest:
-            return Answer(Outcome.YES, f"{label}: holds: {locked.digest}")
+            return Result(Outcome.YES, f"{label}: holds: {locked.digest}")
         change = f"{where.name}:{tag} is {now.digest} now"
     # Pods pull by digest: whether a new node can start one depends on the digest and not on the tag.
     try:
         client.resolve(where, locked.digest)
     except MissingError:
-        return Answer(Outcome.NO, f"{label}: gone: {change}; no node can pull the pinned {locked.digest} any more")
+        return Result(Outcome.NO, f"{label}: gone: {change}; no node can pull the pinned {locked.digest} any more")
     except UnfitError as error:
-        return Answer(Outcome.NO, f"{label}: unfit: {change}; and what is pinned: {error}")
-    return Answer(Outcome.NO, f"{label}: moved: {change}; nodes can still pull the pinned {locked.digest}")
+        return Result(Outcome.NO, f"{label}: unfit: {change}; and what is pinned: {error}")
+    return Result(Outcome.NO, f"{label}: moved: {change}; nodes can still pull the pinned {locked.digest}")

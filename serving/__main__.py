@@ -100,9 +100,9 @@ def _pin(arguments: argparse.Namespace) -> int:
     with Client() as client:
         if not (arguments.check or arguments.version):
             raise InputError("python -m serving pin: IMAGE and VERSION are needed, such as vllm 0.31.0, or --check")
-        for answer in check(client, *asked) if arguments.check else [pin(client, *asked)]:
-            print(answer.sentence, file=sys.stdout if answer.outcome is Outcome.YES else sys.stderr, flush=True)
-            outcomes.add(answer.outcome)
+        for result in check(client, *asked) if arguments.check else [pin(client, *asked)]:
+            print(result.sentence, file=sys.stdout if result.outcome is Outcome.YES else sys.stderr, flush=True)
+            outcomes.add(result.outcome)
     if Outcome.NO in outcomes:
         return REFUSED
     return NO_ANSWER if Outcome.UNANSWERED in outcomes else ACCEPTED

@@ -130,6 +130,12 @@ def test_a_redirect_to_another_host_gets_no_credentials(registry: FakeRegistry) 
             id="no-token",
         ),
         pytest.param(
+            Reply(content='{"token": "ä"}'.encode()),
+            {},
+            "the registry's token service {url}/token?account=any sent no token",
+            id="token-that-no-header-can-carry",
+        ),
+        pytest.param(
             Reply(503), {}, "the registry failed (503 Service Unavailable); try again later", id="token-service-down"
         ),
         pytest.param(

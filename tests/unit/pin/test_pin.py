@@ -152,6 +152,13 @@ def test_a_lock_that_cannot_be_written(
             id="check-of-what-is-not-pinned",
         ),
         pytest.param(
+            ("device-plugin", "v0.20.0@sha256:0"),
+            BAD_INPUT,
+            "python -m serving pin: 'v0.20.0@sha256:0' is no tag of device-plugin; expected letters, digits, dots, dashes and "
+            "underscores, at most 128",
+            id="no-tag",
+        ),
+        pytest.param(
             ("vllm",),
             BAD_INPUT,
             "python -m serving pin: IMAGE and VERSION are needed, such as vllm 0.31.0, or --check",
