@@ -99,15 +99,17 @@ def test_from_preview_to_nothing_left(project_on_the_cluster: Project, control_p
         assert rehearsal.left() == []
 
 
-def test_drift_is_seen(project_on_the_cluster: Project, control_plane: ControlPlane) -> None:
-    """What somebody changes with kubectl is found by the next refresh and undone by the next update."""
+def test_drift_is_seen(
+    project_on_the_cluster: Project, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody changes with kubectl is found by a refresh; an update does not overwrite it unless it is told to."""
     project = project_on_the_cluster
     plan, settings = load(STACK, (), project.folder)
     with opened(plan, settings, control_plane, Timeline()) as rehearsal:
         rehearsal.join_existing_machines()
         project.succeed("up", "--stack", STACK, "--yes", "--skip-preview")
         grace = deployment(rehearsal)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-        change = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}
+        change = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": grace + 60}}}}
         metadata = {"name": "glm", "namespace": "glm"}
         rehearsal.world.cluster.patch({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, **change})
 
@@ -115,6 +117,12 @@ def test_drift_is_seen(project_on_the_cluster: Project, control_plane: ControlPl
         assert found.returncode != 0
         assert "terminationGracePeriodSeconds" in found.stdout
 
+        refused = project.pulumi("up", "--stack", STACK, "--yes", "--skip-preview", "--refresh", "--run-program")
+        assert refused.returncode != 0
+        assert "conflict with " in refused.stdout
+        assert "using apps/v1: .spec.template.spec.terminationGracePeriodSeconds" in refused.stdout
+
+        monkeypatch.setenv("PULUMI_K8S_ENABLE_PATCH_FORCE", "true")
         project.succeed("up", "--stack", STACK, "--yes", "--skip-preview", "--refresh", "--run-program")
         assert deployment(rehearsal)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == grace
         project.succeed("destroy", "--stack", STACK, "--yes", "--skip-preview")
