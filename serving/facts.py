@@ -107,6 +107,16 @@ class WorkloadFacts:  # noqa: PLW1641 (it holds mappings and has no hash)
         return self.gpu.architecture == "hopper"
 
     @property
+    def ranks(self) -> int:
+        """How many GPUs vLLM divides the model among: each tensor parallel rank of each pipeline stage has one."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs the machines of one replica have."""
+        return self.nodes_per_replica * self.instance.gpus
+
+    @property
     def mtp(self) -> bool:
         """Whether multi-token prediction is on."""
         return self.speculative_tokens > 0

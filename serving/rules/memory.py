@@ -29,10 +29,19 @@ _ANSWERED_TOKENS_023 = 450_000  # the longest context that 0.23 answered on 8xH2
 
 
 def _bf16_does_not_fit(facts: WorkloadFacts, shape: ServingShape) -> bool:
-    """Whether BF16 weights leave no block of a pool on one node, at the shortest context."""
-    if shape.checkpoint.precision != "bf16" or facts.nodes_per_replica > 1:
+    """Whether there are fewer GPUs than ranks, or BF16 weights leave no block of a pool on one, at the shortest context."""
+    if shape.checkpoint.precision != "bf16":
         return False
-    return breakdown(replace(shape, max_model_len=KV_BLOCK_TOKENS)).kv_pool_tokens == 0
+    return facts.ranks > facts.gpus or breakdown(replace(shape, max_model_len=KV_BLOCK_TOKENS)).kv_pool_tokens == 0
+
+
+def _nodes(facts: WorkloadFacts) -> str:
+    count = facts.nodes_per_replica
+    return f"one {facts.instance.shape} node" if count == 1 else f"{count} {facts.instance.shape} nodes"
+
+
+def _too_few_gpus(facts: WorkloadFacts) -> str:
+    return f"{facts.ranks} ranks are more than the {facts.gpus} GPUs of {_nodes(facts)}"
 
 
 def _bf16_one_node(facts: WorkloadFacts) -> Outcome:
@@ -43,6 +52,8 @@ def _bf16_one_node(facts: WorkloadFacts) -> Outcome:
     shape = facts.shape
     if shape is None:
         return refused(unknown(facts))
+    if facts.ranks > facts.gpus:
+        return refused(_too_few_gpus(facts))
     memory = breakdown(shape)
     vllm_has = (
         f"at gpu_memory_utilization {facts.gpu_memory_utilization:g} vLLM has {memory.requested_gib:.1f} "
@@ -52,8 +63,9 @@ def _bf16_one_node(facts: WorkloadFacts) -> Outcome:
         return passed(f"BF16 weights take {memory.weights_gib:.1f} GiB on each GPU; {vllm_has}")
     left = memory.requested_gib - memory.weights_gib
     rest = f"{-left:.1f} GiB short before" if left < 0 else f"{left:.1f} GiB left for"
+    each = "each GPU" if facts.ranks == facts.gpus else f"each of {facts.ranks} GPUs"
     return refused(
-        f"BF16 needs {memory.weights_gib:.1f} GiB of weights on each GPU of one {facts.instance.shape} node; {vllm_has}: "
+        f"BF16 needs {memory.weights_gib:.1f} GiB of weights on {each} of {_nodes(facts)}; {vllm_has}: "
         f"{rest} {memory.overhead_gib:.1f} GiB of overhead and any KV cache"
     )
 
@@ -64,6 +76,8 @@ def _fit(facts: WorkloadFacts) -> Outcome:
         return refused(unknown(facts))
     if _bf16_does_not_fit(facts, shape):
         return passed("not judged: the weights alone do not fit, see bf16-one-node")
+    if facts.ranks > facts.gpus:
+        return refused(_too_few_gpus(facts))
     memory = breakdown(shape)
     why = (
         f"one request of {memory.max_model_len:,} tokens needs {memory.needed_gib:.2f} GiB of KV cache on each GPU "
@@ -195,7 +209,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "bf16-one-node",
-        "BF16 weights fit one node",
+        "BF16 weights fit their GPUs",
         "out of memory while loading",
         "use precision fp8 or nvfp4, 16 GPUs on two nodes, or an 8xB300 pool",
         "arithmetic over the checkpoint's layers",
