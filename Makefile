@@ -34,7 +34,7 @@ unit: $(READY) ## tiers unit and graph: pure knowledge, and the program under Pu
 rehearsal-tests: $(READY) ## tier rehearsal: the real control plane
 	@$(BIN)/python -m pytest tests/rehearsal
 
-serving-tests: $(READY) ## tier serving: vLLM's own argument parser, and pins at a real registry
+serving-tests: $(READY) ## tier serving: the real vLLM on the CPU, the gate against it, and pins at a real registry
 	@$(BIN)/python -m pytest tests/serving
 
 engine-tests: $(READY) ## tier engine: the real Pulumi CLI, where there is one
@@ -50,6 +50,7 @@ bench: $(READY) ## how long a plan and a preview take, as ratios to their floor
 lock: $(READY) ## resolve requirements*.in again
 	@$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes requirements-dev.in -o requirements-dev.txt
+	@cd rehearsal/vllm_cpu && $(CURDIR)/$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes --excludes excludes.txt --overrides overrides.txt requirements.in -o requirements.txt
 
 clean: ## remove what was set up in this folder
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from rehearsal.vllm_cpu.environment import Environment, locked_version
 from serving import argv, catalogue
 from tests.fixtures.command_forms import FORMS, Form
-from tests.serving.vllm_parser import Flag, Verdict, locked_version
+from tests.serving.vllm_parser import Flag, Verdict, parse
 
 STACKS = ("dev", "prod")
 # The FP8 cache type that each stack's GPUs have an attention backend for (vLLM 0.31.0, v1/attention/backends/mla:
@@ -116,7 +117,7 @@ def workloads() -> Mapping[str, Mapping[str, Any]]:
 @pytest.fixture(scope="module")
 def asked(
     workloads: Mapping[str, Mapping[str, Any]],
-    ask_vllm: Callable[[Sequence[Sequence[str]]], tuple[list[Verdict], list[Flag]]],
+    environment: Environment,
 ) -> tuple[Mapping[str, Verdict], Sequence[Flag]]:
     """All of this module's questions at once: importing vLLM costs far more than each of them."""
     commands: dict[str, Sequence[str]] = {stack: list[str](workloads[stack]["command"]) for stack in STACKS}
@@ -124,7 +125,7 @@ def asked(
     for name, (change, _) in REFUSED.items():
         commands[name] = change(ACCEPTED)
     commands |= {f"form {form.id}": form.command for form in FORMS}
-    verdicts, flags = ask_vllm(list(commands.values()))
+    verdicts, flags = parse(environment, list(commands.values()))
     return dict(zip(commands, verdicts, strict=True)), flags
 
 

@@ -1,22 +1,18 @@
-"""vLLM's own argument parser, of the version that the serving image carries, on a machine without GPUs.
-
-vLLM cannot live in the project's own environment (its torch alone takes gigabytes), so it gets one of its own, in
-the user's cache folder, built once for each lock: `requirements.txt` here, compiled by the command in its first lines.
-"""
+"""vLLM's own argument parser, of the version that the serving image carries, on a machine without GPUs."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .environment import LOCK, build_environment
+from rehearsal.vllm_cpu.environment import Environment
 
-__all__ = ["Flag", "Verdict", "locked_version", "parse"]
+__all__ = ["Flag", "Verdict", "parse"]
 
 _CHECK = Path(__file__).with_name("check.py")
 # Importing vLLM takes 10 to 25 seconds on two cores; this only keeps a hang from being endless.
@@ -40,28 +36,18 @@ class Flag:
     nargs: str | int | None
 
 
-def locked_version() -> str:
-    """The vLLM version whose parser answers."""
-    pin = next(line for line in LOCK.read_text().splitlines() if line.startswith("vllm=="))
-    return pin.removeprefix("vllm==").split()[0]
-
-
-def parse(commands: Sequence[Sequence[str]], progress: Callable[[str], None]) -> tuple[list[Verdict], list[Flag]]:
+def parse(environment: Environment, commands: Sequence[Sequence[str]]) -> tuple[list[Verdict], list[Flag]]:
     """Ask about command lines that serve; one process answers all, in their order, and lists the parser's flags.
 
-    The environment is built first if this user has none for the lock; `progress` gets a line for each step.
-
     Raises:
-        ControlPlaneError: the environment cannot be built; quotes the end of the log.
         RuntimeError: the parser itself cannot be run; quotes the end of what it wrote.
 
     """
-    python = build_environment(progress)
     with tempfile.TemporaryDirectory() as home:
         # No variable of the caller's: a VLLM_* or HF_* of theirs would change the answers.
         env = {"HOME": home, "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         done = subprocess.run(
-            [python, "-I", _CHECK],
+            [environment.python, "-I", _CHECK],
             input=json.dumps([list(command) for command in commands]),
             env=env,
             capture_output=True,
@@ -70,7 +56,9 @@ def parse(commands: Sequence[Sequence[str]], progress: Callable[[str], None]) ->
             check=False,
         )
     if done.returncode != 0:
-        raise RuntimeError(f"{python} {_CHECK} ended with exit status {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{environment.python} {_CHECK} ended with exit status {done.returncode}: {done.stderr[-2000:]}"
+        )
     said = json.loads(done.stdout)
     return [Verdict(**answer) for answer in said["answers"]], [
         Flag(tuple(options), nargs) for options, nargs in said["flags"]

@@ -1,4 +1,4 @@
-"""Ask vLLM's own argument parser about command lines; runs inside the environment of requirements.txt.
+"""Ask vLLM's own argument parser about command lines; runs in vLLM's environment.
 
 Reads a JSON list of command lines (["vllm", "serve", MODEL, ...], or ["python3", "-m", MODULE, ...] for the server's own
 module) on stdin and prints {"answers": [...], "flags": [...]}. An answer, in the same order, is
@@ -26,8 +26,6 @@ from typing import Any
 # vLLM logs to stdout while it is imported: the answer alone goes there, all else to stderr.
 _ANSWER = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
-# The CUDA wheel finds no platform on a machine without GPUs, and building the parser then fails on the device type.
-os.environ["VLLM_TARGET_DEVICE"] = "cpu"
 
 from pydantic import TypeAdapter, ValidationError  # noqa: E402
 from pydantic.fields import FieldInfo  # noqa: E402
