@@ -93,7 +93,7 @@ def test_another_command_is_refused(command: list[str], said: str) -> None:
 
 def test_the_environment_of_a_pod_has_its_limits_and_none_of_its_mounts() -> None:
     pod: Mapping[str, str] = glm("prod").env
-    here = cpu_environment({**pod, "HF_HUB_CACHE": "/models"}, Path("/tmp/x"))
+    here = cpu_environment({**pod, "HF_HUB_CACHE": "/models"}, Path("/somewhere"))
     assert here == {
         "HF_HUB_OFFLINE": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": "3000",
@@ -101,8 +101,8 @@ def test_the_environment_of_a_pod_has_its_limits_and_none_of_its_mounts() -> Non
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "VLLM_FLASHINFER_ALLREDUCE_BACKEND": "trtllm",
-        "HOME": "/tmp/x",
-        "TMPDIR": "/tmp/x",
+        "HOME": "/somewhere",
+        "TMPDIR": "/somewhere",
         "PATH": "/usr/bin:/bin",
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
