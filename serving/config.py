@@ -196,6 +196,8 @@ class ExistingClusterConfig(_Model):
     """the path of a kubeconfig file"""
     install_device_plugin: bool = False
     """true or false; true only if nothing else in the cluster hands out its GPUs"""
+    install_admission_policies: bool = True
+    """true or false; false only if you may not create admission policies there, then kubectl can get around the rules"""
 
 
 class OnDemand(_Model):

@@ -23,7 +23,7 @@ CACHE_VARIABLES = (
 
 
 # The kubelet looks whether such a path is there. Types that end in OrCreate make it, and without a type nobody looks.
-_CHECKED_TYPES = ("Directory", "File")
+CHECKED_TYPES = ("Directory", "File")
 
 
 def image_problem(image: str) -> str | None:
@@ -67,7 +67,7 @@ def _host_path(facts: WorkloadFacts) -> Outcome:
     for volume in facts.host_paths:
         if not f"{normpath(volume.path)}/".startswith(f"{NODE_DISK}/"):
             return refused(f"hostPath {volume.path} is not on the node's NVMe array, {NODE_DISK}")
-        if volume.type not in _CHECKED_TYPES:
+        if volume.type not in CHECKED_TYPES:
             given = f"type {volume.type}" if volume.type else "no type"
             return refused(
                 f"hostPath {volume.path} has {given}: where the array is not mounted it fills the root volume"
