@@ -47,11 +47,9 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    import yaml  # noqa: PLC0415 (only here)
+    from rehearsal.rendering import as_yaml  # noqa: PLC0415 (only here)
 
-    documents = list(render(arguments.stack, arguments.overrides))
-    # Sorted: Pulumi hands over the fields of an object in another order every time, and two renderings are compared.
-    yaml.safe_dump_all(documents, sys.stdout, sort_keys=True, allow_unicode=True)
+    sys.stdout.write(as_yaml(list(render(arguments.stack, arguments.overrides))))
     return PASSED
 
 

@@ -82,6 +82,15 @@ class Cluster:
         kind.create(body=body, namespace=body["metadata"].get("namespace"))
         self.touch()
 
+    def refusal(self, body: Object) -> str | None:
+        """Return why the API server would not create an object, None if it would; nothing is created."""
+        kind = self._kind(body, body["kind"])
+        try:
+            kind.create(body=body, namespace=body["metadata"].get("namespace"), dry_run="All")
+        except ApiException as error:
+            return _refusal(error)
+        return None
+
     def patch(self, body: Object, *, status: bool = False) -> None:
         """Merge into an object, or into its status."""
         kind = self._kind(body, body["kind"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import yaml
 
 from rehearsal.aws import AwsRefusal, AwsStandIn
 from rehearsal.engine import Created, RehearsalError, Resource
@@ -34,3 +37,19 @@ class RenderedWorld:
 
     def delete(self, created: Created) -> None:
         """Nothing exists, so there is nothing to delete."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as it stands: programs and the API server's expressions are there to be read."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def as_yaml(objects: Iterable[Mapping[str, Any]]) -> str:
+    """Return objects as YAML documents, fields sorted: Pulumi hands them over in another order every time."""
+    return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=True, allow_unicode=True)

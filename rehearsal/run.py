@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rehearsal.engine import InProcessEngine, RehearsalError, Resource
 from rehearsal.timeline import Timeline
 from serving import catalogue
+from serving.admission import admission
 from serving.config import ExistingClusterConfig, parse
-from serving.plan import Plan, build
+from serving.plan import Plan, WorkloadPlan, build
 from serving.report import refusal
 from serving.stack_file import read, stack_file
 
@@ -123,6 +124,22 @@ class Rehearsal:
         for name, row in self._plan.workloads.items():
             endpoint = self._outputs.get("endpoints", {}).get(name)
             self.proof.append((f"workload {name}", f"{row.replicas} of {row.replicas} replicas ready at {endpoint}"))
+            self._try_admission(row)
+
+    def _try_admission(self, row: WorkloadPlan) -> None:
+        """Show what `kubectl` gets to hear for a pod that breaks a rule; the pod as it is must be admitted."""
+        from rehearsal.admission import refusals  # noqa: PLC0415 (loads the Kubernetes client)
+
+        rules = admission(self._plan)
+        if rules is None:
+            return
+        for rule, said in refusals(self.world.cluster, rules, row):
+            if rule == "bf16-one-node":  # the one with numbers
+                self._timeline.tell("kubectl", f"is refused by the API server: {said}")
+        names = ", ".join(policy.rule for policy in rules.policies)
+        self.proof.append(
+            ("kubectl", f"the API server refuses pods of {row.name} that break {names}, and admits them as they are")
+        )
 
     def tear_down(self) -> None:
         """Delete everything and prove that neither AWS nor the cluster holds anything of it."""

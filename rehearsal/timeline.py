@@ -19,6 +19,7 @@ _TOPIC_STYLES = {
     "nodes": "blue",
     "kubernetes": "blue",
     "pods": "green",
+    "kubectl": "red",
     "update": "magenta",
     "teardown": "bright_black",
 }

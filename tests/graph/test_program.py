@@ -30,8 +30,9 @@ from components.stack_config import load_plan
 from rehearsal.__main__ import main
 from rehearsal.aws import AwsStandIn
 from rehearsal.engine import Created, InProcessEngine, RehearsalError, Resource
-from rehearsal.rendering import RenderedWorld
+from rehearsal.rendering import RenderedWorld, as_yaml
 from rehearsal.run import ROOT
+from serving.admission.reading import READING
 from serving.config import parse
 from serving.plan import Plan, build
 from serving.report import as_json
@@ -133,14 +134,18 @@ def rendered(stack: str) -> str:
 
 
 def golden_manifests(stack: str) -> str:
-    """The rendering, with references instead of the programs of pods, which lie in this repository, and of their hash."""
+    """The rendering, with references instead of what lies elsewhere: pods' programs, their hash, and how policies read a pod."""
     documents: list[dict[str, Any]] = list(yaml.safe_load_all(rendered(stack).replace(pod_programs().digest, "HASH")))
+    read = {row.name: "(an expression of serving/admission/reading.py)" for row in READING}
     for document in documents:
         if document["kind"] == "ConfigMap" and "-programs-" in document["metadata"]["name"]:
             document["data"] = dict.fromkeys(document["data"], "(a program of components/pod or of gate)")
         elif document["kind"] == "ConfigMap":
             document["data"] = {name: json.loads(text) for name, text in document["data"].items()}
-    return yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)
+        elif document["kind"] == "ValidatingAdmissionPolicy":
+            for variable in document["spec"]["variables"]:
+                variable["expression"] = read.get(variable["name"], variable["expression"])
+    return as_yaml(documents)
 
 
 @contextmanager
@@ -202,7 +207,7 @@ KUBECONFIG = {
 }
 
 
-def existing(folder: Path, *, install_device_plugin: bool = False) -> Settings:
+def existing(folder: Path, **installs: bool) -> Settings:
     file = folder / "kubeconfig"
     file.write_text(yaml.safe_dump(KUBECONFIG))
     return {
@@ -210,7 +215,7 @@ def existing(folder: Path, *, install_device_plugin: bool = False) -> Settings:
             "kind": "existing",
             "context": "gpu-prod",
             "kubeconfig": str(file),
-            "installDevicePlugin": install_device_plugin,
+            **installs,
         },
         "glm-on-gpus:nodePools": {"h200": {"instanceType": "p5en.48xlarge", "nodes": 2}},
         "glm-on-gpus:workloads": {
@@ -238,12 +243,32 @@ PLUGIN_URNS = [
     "glm-on-gpus:device_plugin:DevicePlugin$kubernetes:core/v1:Namespace::device-plugin-namespace",
     "pulumi:pulumi:Stack$glm-on-gpus:device_plugin:DevicePlugin::device-plugin",
 ]
+POLICY_URNS = [
+    "pulumi:pulumi:Stack$glm-on-gpus:admission_policies:AdmissionPolicies::admission",
+    *(
+        f"glm-on-gpus:admission_policies:AdmissionPolicies$kubernetes:admissionregistration.k8s.io/v1:{kind}::admission-{name}"
+        for rule in ("image-digest", "model-revision", "bf16-one-node", "dev-mode", "host-path")
+        for kind, name in (
+            ("ValidatingAdmissionPolicy", rule),
+            ("ValidatingAdmissionPolicyBinding", f"{rule}-binding"),
+        )
+    ),
+]
 
 
-@pytest.mark.parametrize("with_plugin", [False, True])
-def test_an_existing_cluster_gets_the_workload_and_nothing_around_it(tmp_path: Path, with_plugin: bool) -> None:
-    settings = existing(tmp_path, install_device_plugin=with_plugin)
-    expected = sorted([*WORKLOAD_URNS, *CLUSTER_URNS, *(PLUGIN_URNS if with_plugin else [])])
+@pytest.mark.parametrize(
+    ("installs", "around"),
+    [
+        ({}, POLICY_URNS),
+        ({"installDevicePlugin": True}, [*POLICY_URNS, *PLUGIN_URNS]),
+        ({"installAdmissionPolicies": False}, []),
+    ],
+)
+def test_an_existing_cluster_gets_the_workload_and_what_it_asks_for(
+    tmp_path: Path, installs: Mapping[str, bool], around: list[str]
+) -> None:
+    settings = existing(tmp_path, **installs)
+    expected = sorted([*WORKLOAD_URNS, *CLUSTER_URNS, *around])
     plan = plan_of(settings, "test")
     made = update(settings, "test")
     assert made.urns == expected
@@ -304,6 +329,13 @@ def test_workloads_wait_for_machines_and_their_gpus(stack: str, machines: str) -
     made = updated(stack)
     assert {machines, "device-plugin-daemonset", "cluster-cluster"} <= made.all_needs("glm-namespace")
     assert {machines, "cluster-cluster"} <= made.all_needs("device-plugin-daemonset")
+
+
+@EVERY_STACK
+def test_workloads_come_after_the_admission_policies_and_go_before_them(stack: str) -> None:
+    made = updated(stack)
+    assert {"admission-image-digest", "admission-image-digest-binding"} <= made.all_needs("glm-deployment")
+    assert "cluster-provider" in made.all_needs("admission-image-digest")
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -414,7 +446,7 @@ def test_configuration_as_the_cli_hands_it_over(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_program_only_composes() -> None:
-    assert len((ROOT / "__main__.py").read_text().splitlines()) <= 30
+    assert len((ROOT / "__main__.py").read_text().splitlines()) <= 35
 
 
 if __name__ == "__main__":
