@@ -14,19 +14,20 @@ from serving.admission.reading import (
     last_value,
 )
 from serving.catalogue import Checkpoint, Gpu
-from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryBreakdown, ServingShape, breakdown
+from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, KV_BLOCK_TOKENS, MemoryBreakdown, ServingShape, breakdown
 from serving.plan import accelerator_class
 
 _TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _PIPELINE_STAGES = (1, 2, 4)
+_WITH_MTP = " with MTP"
 _CLASS_LABEL = "accelerator.nvidia.com/class"
 _INSTANCE_LABEL = "node.kubernetes.io/instance-type"
 
 _SPECULATIVE = pattern(r"\x1f(?:--spec(?:ulative)?[-_][^.=\x1f]*|-sc)[.=\x1f]")
+_COUNT = pattern(r"^[0-9]{1,4}$")
 _FRACTION = pattern(r"^(?:0?[.][0-9]+|[01]|1[.]0+)$")
 
 # The smallest engine that serves anything: what does not fit it fits none. The batch is the plan's default.
-_SMALLEST_LENGTH = 1024
 _BATCHED_TOKENS = 8192
 
 
@@ -49,10 +50,10 @@ def bf16_one_node(digests: Iterable[str]) -> tuple[Variable, ...]:
     ].filter(v, v in variables.machines).map(v, variables.machines[v]) + [""])[0]),
   "tp": dyn({last_value(TENSOR_PARALLEL_SIZE, "1")}),
   "pp": dyn({last_value(PIPELINE_PARALLEL_SIZE, "1")}),
-  "mtp": dyn(m.run.matches({_SPECULATIVE}) ? " with MTP" : ""),
+  "mtp": dyn(m.run.matches({_SPECULATIVE}) ? "{_WITH_MTP}" : ""),
   "nodes": dyn([{last_value(NODES, "1")}].map(n,
     object.kind == "LeaderWorkerSet" ? int(object.spec.?leaderWorkerTemplate.?size.orValue(1)) :
-    n.matches(r"^[0-9]{{1,4}}$") ? int(n) : 1)[0]),
+    n.matches({_COUNT}) ? int(n) : 1)[0]),
   "share": dyn({last_value(GPU_MEMORY_UTILIZATION, f"{DEFAULT_GPU_MEMORY_UTILIZATION:g}")})
 }})""",
         ),
@@ -61,9 +62,11 @@ def bf16_one_node(digests: Iterable[str]) -> tuple[Variable, ...]:
             rf"""variables.settings.map(m, {{
   "container": m.container, "settings": dyn(m),
   "share": dyn(m.share.matches({_FRACTION}) ? double(m.share) : 0.0),
-  "gpus": dyn(variables.gpus[?m.machine].?gpus.orValue(0.0)),
+  "ranks": dyn(m.tp.matches({_COUNT}) && m.pp.matches({_COUNT}) ? int(m.tp) * int(m.pp) : 0),
+  "gpus": dyn(variables.gpus[?m.machine].?gpus.orValue(0) * m.nodes),
+  "nodes": dyn((m.nodes == 1 ? "one " + m.machine + " node" : string(m.nodes) + " " + m.machine + " nodes")),
   "usable": dyn(variables.gpus[?m.machine].?usable.orValue(0.0)),
-  "overhead": dyn(variables.gpus[?m.machine].?overhead.orValue(0.0)),
+  "overhead": dyn(variables.gpus[?m.machine][?"overhead" + m.mtp].orValue(0.0)),
   "weights": dyn(variables.weights[?m.model][?m.tp + "x" + m.pp + m.mtp].orValue(0.0))
 }})""",
         ),
@@ -78,13 +81,12 @@ def bf16_one_node(digests: Iterable[str]) -> tuple[Variable, ...]:
   m.settings.machine == "" ?
     "cannot be judged: nothing says on which GPUs BF16 weights would be; select {_CLASS_LABEL} with a machine of the catalogue" :
   m.weights == 0.0 ? "cannot be judged: no arithmetic for " + m.settings.tp + " ranks in " + m.settings.pp + " stages" :
-  double(m.settings.tp) * double(m.settings.pp) > m.gpus * double(m.settings.nodes) ?
-    m.settings.tp + " ranks in " + m.settings.pp + " stages need more GPUs than " + string(m.settings.nodes) + " x " +
-    m.settings.machine + " has" :
+  m.ranks > m.gpus ? string(m.ranks) + " ranks are more than the " + string(m.gpus) + " GPUs of " + m.nodes :
   m.share == 0.0 ? "cannot be judged: gpu_memory_utilization " + m.settings.share + " is no fraction" :
   m.share * m.usable > m.weights + m.overhead ? "" :
-  "BF16 needs %.1f GiB of weights on each GPU of one %s node; at gpu_memory_utilization %s vLLM has %.1f of %.1f GiB: ".format(
-    [m.weights, m.settings.machine, string(m.share), m.share * m.usable, m.usable]) +
+  "BF16 needs %.1f GiB of weights on %s of %s; at gpu_memory_utilization %s vLLM has %.1f of %.1f GiB: ".format([
+    m.weights, m.ranks == m.gpus ? "each GPU" : "each of " + string(m.ranks) + " GPUs", m.nodes, string(m.share),
+    m.share * m.usable, m.usable]) +
   (m.share * m.usable < m.weights ? "%.1f GiB short before" : "%.1f GiB left for").format(
     [m.share * m.usable < m.weights ? m.weights - m.share * m.usable : m.share * m.usable - m.weights]) +
   " at least %.1f GiB of overhead and any KV cache".format([m.overhead])
@@ -99,14 +101,19 @@ def _machines() -> dict[str, str]:
     return {accelerator_class(row): row.shape for row in rows} | {row.name: row.shape for row in rows}
 
 
-def _gpus() -> dict[str, dict[str, float]]:
+def _gpus() -> dict[str, dict[str, int | float]]:
     """Return for each machine its GPUs, the GiB of one, and what the smallest engine takes of them beside its weights."""
     checkpoint = next(_bf16_checkpoints())
     return {
         row.shape: {
-            "gpus": float(row.gpus),
+            "gpus": row.gpus,
             "usable": row.gpu.usable_gib,
-            "overhead": round(_smallest(checkpoint, row.gpu, row.gpus, 1, mtp=True).overhead_gib, 2),
+        }
+        | {
+            f"overhead{_WITH_MTP if mtp else ''}": round(
+                _smallest(checkpoint, row.gpu, row.gpus, 1, mtp=mtp).overhead_gib, 2
+            )
+            for mtp in (False, True)
         }
         for row in catalogue.instance_types().values()
     }
@@ -117,7 +124,7 @@ def _weights() -> dict[str, dict[str, float]]:
     gpu = next(iter(catalogue.instance_types().values())).gpu  # weights are the same on any
     return {
         row.repository: {
-            f"{ranks}x{stages}{' with MTP' if mtp else ''}": round(
+            f"{ranks}x{stages}{_WITH_MTP if mtp else ''}": round(
                 _smallest(row, gpu, ranks, stages, mtp=mtp).weights_gib, 2
             )
             for ranks in _TENSOR_PARALLEL_SIZES
@@ -141,7 +148,7 @@ def _smallest(checkpoint: Checkpoint, gpu: Gpu, ranks: int, stages: int, *, mtp:
             gpu=gpu,
             tensor_parallel_size=ranks,
             pipeline_parallel_size=stages,
-            max_model_len=_SMALLEST_LENGTH,
+            max_model_len=KV_BLOCK_TOKENS,
             max_num_seqs=1,
             max_num_batched_tokens=_BATCHED_TOKENS,
             kv_cache_dtype="fp8",
