@@ -63,7 +63,7 @@ def bf16_one_node(digests: Iterable[str]) -> tuple[Variable, ...]:
   "container": m.container, "settings": dyn(m),
   "share": dyn(m.share.matches({_FRACTION}) ? double(m.share) : 0.0),
   "ranks": dyn(m.tp.matches({_COUNT}) && m.pp.matches({_COUNT}) ? int(m.tp) * int(m.pp) : 0),
-  "gpus": dyn(variables.gpus[?m.machine].?gpus.orValue(0) * m.nodes),
+  "gpus": dyn(int(variables.gpus[?m.machine].?gpus.orValue(0.0)) * m.nodes),
   "nodes": dyn((m.nodes == 1 ? "one " + m.machine + " node" : string(m.nodes) + " " + m.machine + " nodes")),
   "usable": dyn(variables.gpus[?m.machine].?usable.orValue(0.0)),
   "overhead": dyn(variables.gpus[?m.machine][?"overhead" + m.mtp].orValue(0.0)),
@@ -101,12 +101,12 @@ def _machines() -> dict[str, str]:
     return {accelerator_class(row): row.shape for row in rows} | {row.name: row.shape for row in rows}
 
 
-def _gpus() -> dict[str, dict[str, int | float]]:
+def _gpus() -> dict[str, dict[str, float]]:
     """Return for each machine its GPUs, the GiB of one, and what the smallest engine takes of them beside its weights."""
     checkpoint = next(_bf16_checkpoints())
     return {
         row.shape: {
-            "gpus": row.gpus,
+            "gpus": float(row.gpus),
             "usable": row.gpu.usable_gib,
         }
         | {
