@@ -40,6 +40,7 @@ _READINESS_PERIOD_SECONDS = 10
 _PROBE_TIMEOUT_SECONDS = 5
 
 _GATE_PORT = 8090
+_TERMINATION_MESSAGE = "/dev/termination-log"  # where the kubelet looks for a container's last words by default
 _GATE_PERIOD_SECONDS = 5
 _GATE_MEMORY = "256Mi"  # docs/gate.md has what it takes
 
@@ -113,6 +114,8 @@ def _engine(plan: WorkloadPlan) -> ContainerArgsDict:
         "readiness_probe": _http_probe("/v1/models", _READINESS_PERIOD_SECONDS, 3),
         # Endpoints forget the pod first, then vLLM finishes what runs (--shutdown-timeout).
         "lifecycle": {"pre_stop": {"sleep": {"seconds": plan.timing.pre_stop_seconds}}},
+        # Why it did not start stands in its log only; so the pod's status has it, and Pulumi shows it.
+        "termination_message_policy": "FallbackToLogsOnError",
         "volume_mounts": [
             {"name": "node-disk", "mount_path": MODELS_MOUNT, "sub_path": _MODELS, "read_only": True},
             {"name": "node-disk", "mount_path": CACHES_MOUNT, "sub_path": _CACHES},
@@ -171,6 +174,7 @@ def _gate(plan: WorkloadPlan) -> ContainerArgsDict:
         *("--base-url", f"http://127.0.0.1:{plan.port}"),
         *("--expect", f"{_EXPECT_MOUNT}/{EXPECT_FILE}"),
         *("--serve", f"0.0.0.0:{_GATE_PORT}"),
+        *("--termination-message", _TERMINATION_MESSAGE),
     ]
     return {
         **_program(

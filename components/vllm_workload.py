@@ -42,9 +42,13 @@ class VllmWorkload(pulumi.ComponentResource):
         programs = pod_programs()
 
         def config_map(what: str, data: Mapping[str, str], digest: str) -> k8s.core.v1.ConfigMap:
-            """Immutable, and named by its content: what changes is another one, and pods that run keep theirs."""
+            """Immutable, and named by its content: what changes is another one, and pods that run keep theirs.
+
+            Its resource, too, is another one. Under one name it would be a replacement: after an update that fails, Pulumi
+            keeps the old object for deletion, and on the way back refuses to create what exists (pulumi-kubernetes 4.29).
+            """
             return k8s.core.v1.ConfigMap(
-                f"{name}-{what}",
+                f"{name}-{what}-{digest}",
                 metadata={"name": f"{plan.name}-{what}-{digest}", "namespace": place, "labels": labels},
                 data=data,
                 immutable=True,

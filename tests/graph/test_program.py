@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import runpy
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -94,9 +95,13 @@ class Updated:
         return {urn.rpartition("::")[2] for urn in found}
 
 
+_CONTENT_HASH = re.compile(r"(?<=-)[0-9a-f]{10}$")
+
+
 def _urns(resources: Iterator[Resource], stack: str) -> list[str]:
+    """Return URNs without the stack, sorted; the hash of a ConfigMap's content in its name is the word HASH."""
     prefix = f"urn:pulumi:{stack}::glm-on-gpus::"
-    return sorted(resource.urn.removeprefix(prefix) for resource in resources)
+    return sorted(_CONTENT_HASH.sub("HASH", resource.urn.removeprefix(prefix)) for resource in resources)
 
 
 def update(settings: Settings, stack: str) -> Updated:
@@ -226,8 +231,8 @@ def existing(folder: Path, **installs: bool) -> Settings:
 
 WORKLOAD_URNS = [
     "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:apps/v1:Deployment::glm-deployment",
-    "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:ConfigMap::glm-expectations",
-    "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:ConfigMap::glm-programs",
+    "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:ConfigMap::glm-expectations-HASH",
+    "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:ConfigMap::glm-programs-HASH",
     "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:Namespace::glm-namespace",
     "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:Service::glm-service",
     "glm-on-gpus:vllm_workload:VllmWorkload$kubernetes:core/v1:ServiceAccount::glm-service-account",

@@ -93,12 +93,18 @@ def facts(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 # --- the pod of the dev stack ----------------------------------------------------------------------------------------
 
 
+def _config_maps(plan: WorkloadPlan) -> tuple[str, str]:
+    """The names of a workload's ConfigMaps, programs and expectations: as objects and as resources."""
+    return f"glm-programs-{pod_programs().digest}", f"glm-expectations-{content_digest(_expectations(plan))}"
+
+
 def test_urns() -> None:
     made = "glm-on-gpus:vllm_workload:VllmWorkload"
+    programs, expectations = _config_maps(dev())
     assert dev_run().urns == [
         f"{made}$kubernetes:apps/v1:Deployment::glm-deployment",
-        f"{made}$kubernetes:core/v1:ConfigMap::glm-expectations",
-        f"{made}$kubernetes:core/v1:ConfigMap::glm-programs",
+        f"{made}$kubernetes:core/v1:ConfigMap::{expectations}",
+        f"{made}$kubernetes:core/v1:ConfigMap::{programs}",
         f"{made}$kubernetes:core/v1:Namespace::glm-namespace",
         f"{made}$kubernetes:core/v1:Service::glm-service",
         f"{made}$kubernetes:core/v1:ServiceAccount::glm-service-account",
@@ -132,6 +138,7 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
     vllm, prepare, fetch = "containers[vllm]", "initContainers[prepare-node]", "initContainers[fetch-weights]"
     gate = "containers[gate]"
     serve = ("--base-url", "http://127.0.0.1:8000", "--expect", "/etc/gate/expect.json", "--serve", "0.0.0.0:8090")
+    serve += ("--termination-message", "/dev/termination-log")
     return {
         "serviceAccountName": "glm",
         "automountServiceAccountToken": False,
@@ -152,13 +159,13 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
         "volumes[shared-memory].emptyDir.medium": "Memory",
         "volumes[shared-memory].emptyDir.sizeLimit": "16Gi",
         "volumes[tmp].emptyDir": {},
-        "volumes[programs].configMap.name": f"glm-programs-{pod_programs().digest}",
+        "volumes[programs].configMap.name": _config_maps(plan)[0],
         **{
             f"volumes[programs].configMap.items[{number}].{field}": value
             for number, item in enumerate(pod_programs().items)
             for field, value in item.items()
         },
-        "volumes[expectations].configMap.name": f"glm-expectations-{content_digest(_expectations(plan))}",
+        "volumes[expectations].configMap.name": _config_maps(plan)[1],
         # The engine.
         f"{vllm}.image": IMAGE,
         f"{vllm}.command": list(plan.command),
@@ -187,6 +194,7 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
         f"{vllm}.readinessProbe.failureThreshold": 3,
         f"{vllm}.readinessProbe.timeoutSeconds": 5,
         f"{vllm}.lifecycle.preStop.sleep.seconds": times.pre_stop_seconds,
+        f"{vllm}.terminationMessagePolicy": "FallbackToLogsOnError",
         f"{vllm}.volumeMounts[/models].name": "node-disk",
         f"{vllm}.volumeMounts[/models].subPath": "models",
         f"{vllm}.volumeMounts[/models].readOnly": True,
@@ -256,8 +264,7 @@ def test_the_deployment_around_it() -> None:
     assert dev_run().dependencies(row) == {
         "Namespace glm-namespace",
         "ServiceAccount glm-service-account",
-        "ConfigMap glm-programs",
-        "ConfigMap glm-expectations",
+        *(f"ConfigMap {name}" for name in _config_maps(dev())),
         "PodDisruptionBudget glm-disruption-budget",
     }
 
@@ -295,15 +302,16 @@ def test_what_stands_beside_it() -> None:
 
 def test_config_maps_never_change_and_are_named_by_their_content() -> None:
     expect = _expectations(dev())
+    programs, expectations = _config_maps(dev())
     place = {"namespace": "glm", "labels": LABELS}
     assert {row.name: _without_defaults(row.inputs) for row in dev_run().of(CONFIG_MAP)} == {
-        "glm-programs": {
-            "metadata": {"name": f"glm-programs-{pod_programs().digest}", **place},
+        programs: {
+            "metadata": {"name": programs, **place},
             "data": pod_programs().data,
             "immutable": True,
         },
-        "glm-expectations": {
-            "metadata": {"name": f"glm-expectations-{content_digest(expect)}", **place},
+        expectations: {
+            "metadata": {"name": expectations, **place},
             "data": expect,
             "immutable": True,
         },
@@ -312,13 +320,13 @@ def test_config_maps_never_change_and_are_named_by_their_content() -> None:
 
 def test_another_expectation_is_another_config_map() -> None:
     stricter = replace(dev(), expectations={**dev().expectations, "accuracyThreshold": 1.0})
-    names = {
-        row.inputs["metadata"]["name"]
-        for result in (dev_run(), registered(stricter))
-        for row in result.of(CONFIG_MAP)
-        if row.name == "glm-expectations"
-    }
-    assert len(names) == 2
+    runs = [
+        {row.name: row.inputs["metadata"]["name"] for row in run.of(CONFIG_MAP)}
+        for run in (dev_run(), registered(stricter))
+    ]
+    programs, old = _config_maps(dev())
+    assert runs == [{programs: programs, old: old}, {programs: programs, (new := _config_maps(stricter)[1]): new}]
+    assert new != old
 
 
 def _without_defaults(inputs: Mapping[str, Any]) -> dict[str, Any]:
