@@ -11,7 +11,7 @@ from serving.timing import Timing
 _KV_CACHE_MARGIN = 0.10
 
 # Mean acceptance length of GLM-5.2's MTP layer for 1 to 8 draft tokens, coding with thinking on, B300 (InferenceX).
-_ACCEPTANCE_LENGTHS = (1.84, 2.50, 2.99, 3.33, 3.61, 3.78, 3.91, 4.06)
+ACCEPTANCE_LENGTHS = (1.84, 2.50, 2.99, 3.33, 3.61, 3.78, 3.91, 4.06)
 
 # The share of that which is still taken for health. A broken layer has about 1 % accepted (vllm#46367, #46834), other texts
 # than code far more than a quarter.
@@ -25,7 +25,7 @@ def acceptance_floor(speculative_tokens: int) -> float:
     """Return the least share of draft tokens that must be accepted, 0 without speculation."""
     if speculative_tokens == 0:
         return 0.0
-    published = (_ACCEPTANCE_LENGTHS[speculative_tokens - 1] - 1) / speculative_tokens
+    published = (ACCEPTANCE_LENGTHS[speculative_tokens - 1] - 1) / speculative_tokens
     return round(_ACCEPTANCE_SHARE * published, 3)
 
 
