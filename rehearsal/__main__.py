@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rehearsal.control_plane.errors import ControlPlaneError
-from rehearsal.engine import RehearsalError
+from rehearsal.resource import RehearsalError
 from rehearsal.run import PlanRefusedError, rehearse, render
 from rehearsal.timeline import Timeline
 from serving.command_line import Parser, add_stack_arguments, exit_with, parsed

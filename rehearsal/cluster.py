@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,15 +15,12 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 from urllib3.exceptions import HTTPError
 
-from rehearsal.engine import RehearsalError
-from rehearsal.placement import pod_template, why_not_placed
+from rehearsal.resource import RehearsalError
 
 _FIELD_MANAGER = "glm-on-gpus"
 _POLL_SECONDS = 0.1
-
-# How long a pod may stay unschedulable after the cluster last changed. The real scheduler tries again at every change of a
-# node within a second or two.
-_SETTLED_SECONDS = 6.0
+_NOT_FOUND, _CONFLICT = 404, 409
+_DISCOVERY, _SERVICE_NAME = "discovery.k8s.io/v1", "kubernetes.io/service-name"
 
 Object = dict[str, Any]
 
@@ -66,7 +64,7 @@ class Cluster:
         try:
             found = self._dynamic.resources.get(api_version=api_version, kind=kind).get(name=name, namespace=namespace)
         except ApiException as error:
-            if error.status == 404:
+            if error.status == _NOT_FOUND:
                 return None
             raise
         return cast("Object", found.to_dict())
@@ -110,9 +108,31 @@ class Cluster:
                 name=name, namespace=namespace, body={"propagationPolicy": "Foreground"}
             )
         except ApiException as error:
-            if error.status != 404:
+            if error.status != _NOT_FOUND:
                 raise RehearsalError(f"{label}: {_refusal(error)}") from None
         self.wait(lambda: self.get(api_version, kind, name, namespace) is None, f"{label}: is still there")
+
+    def remove(self, api_version: str, kind: str, name: str, namespace: str, uid: str) -> None:
+        """Take an object out at once, as a kubelet does with a pod whose containers have ended; another of its name stays."""
+        body = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
+        try:
+            self._dynamic.resources.get(api_version=api_version, kind=kind).delete(
+                name=name, namespace=namespace, body=body
+            )
+        except ApiException as error:
+            if error.status not in {_NOT_FOUND, _CONFLICT}:
+                raise
+        self.touch()
+
+    @contextmanager
+    def unless_stopped(self) -> Generator[None]:
+        """Let a request fail in silence if its object is gone, or once the cluster is being stopped and its server with it."""
+        try:
+            yield
+        except (ApiException, HTTPError) as error:
+            gone = isinstance(error, ApiException) and error.status == _NOT_FOUND
+            if not gone and not self.stopping.is_set():
+                raise
 
     def touch(self) -> None:
         """Note that the cluster has changed, so that the scheduler gets its time again."""
@@ -141,68 +161,44 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise RehearsalError(otherwise if isinstance(otherwise, str) else otherwise())
 
-    def wait_until_ready(self, body: Object, label: str) -> None:
-        """Wait until a Deployment or a DaemonSet runs; fail as soon as it is clear that it cannot, and say why."""
-        kind, name, namespace = body["kind"], body["metadata"]["name"], body["metadata"].get("namespace")
-        ready = {"Deployment": _deployment_ready, "DaemonSet": _daemon_set_ready}.get(kind)
-        if ready is None:
-            return
-        self.touch()
-
-        def done() -> bool:
-            current = self.get(body["apiVersion"], kind, name, namespace)
-            if current is None:
-                raise RehearsalError(f"{label}: was deleted while it was waited for")
-            if ready(current):
-                return True
-            self._fail_if_hopeless(current, label)
-            return False
-
-        self.wait(done, lambda: f"{label}: is not ready: {self._pods_of(body)}")
-
-    def _fail_if_hopeless(self, current: Object, label: str) -> None:
-        for condition in current.get("status", {}).get("conditions", []):
-            if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                raise RehearsalError(f"{label}: {condition['message']}")
-        if time.monotonic() - self._changed < _SETTLED_SECONDS:
-            return
-        if current["kind"] == "DaemonSet" and current.get("status", {}).get("desiredNumberScheduled", 0) == 0:
-            reason = why_not_placed(pod_template(current), self.nodes())
-            raise RehearsalError(f"{label}: runs on none of {len(self.nodes())} nodes: {reason}")
-        for pod in self._unschedulable(current):
-            reason = why_not_placed(pod, self.nodes())
-            said = next(c["message"] for c in pod["status"]["conditions"] if c["type"] == "PodScheduled")
-            raise RehearsalError(f"{label}: cannot be scheduled: {reason} (scheduler: {said})")
-
-    def _unschedulable(self, owner: Object) -> Iterator[Object]:
-        for pod in self._owned_pods(owner):
-            for condition in pod.get("status", {}).get("conditions", []):
-                if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                    yield pod
-
-    def _owned_pods(self, owner: Object) -> list[Object]:
-        labels: Mapping[str, str] = owner["spec"]["selector"]["matchLabels"]
-        selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        return self.list("v1", "Pod", owner["metadata"].get("namespace"), label_selector=selector)
-
-    def _pods_of(self, owner: Object) -> str:
-        pods = self._owned_pods(owner)
-        return "; ".join(f"pod {p['metadata']['name']} is {p['status'].get('phase')}" for p in pods) or "it has no pod"
+    def settled(self, seconds: float) -> bool:
+        """Whether nothing has changed for so long (see `touch`)."""
+        return time.monotonic() - self._changed > seconds
 
     def nodes(self) -> list[Object]:
         """Return all nodes."""
         return self.list("v1", "Node")
 
+    def endpoint_slices(self, namespace: str, service: str) -> list[Object]:
+        """Return the EndpointSlices of a Service."""
+        return self.list(_DISCOVERY, "EndpointSlice", namespace, label_selector=f"{_SERVICE_NAME}={service}")
+
+    def watch_endpoints(self, namespace: str, service: str) -> Iterator[None]:
+        """Yield whenever an EndpointSlice of a Service may have changed, until the cluster or the rehearsal ends."""
+        slices = self._dynamic.resources.get(api_version=_DISCOVERY, kind="EndpointSlice")
+        selected = {"namespace": namespace, "label_selector": f"{_SERVICE_NAME}={service}"}
+        return (None for _ in self._watch(slices, **selected))
+
     def watch_pods(self) -> Iterator[Object]:
-        """Yield every pod that appears or changes, until the cluster or the rehearsal ends."""
+        """Yield every pod that appears, changes or is gone, until the cluster or the rehearsal ends.
+
+        One that is gone has a deletion timestamp, also if it was taken out without one.
+        """
         pods = self._dynamic.resources.get(api_version="v1", kind="Pod")
+        for event, pod in self._watch(pods):
+            if event == "DELETED":
+                pod["metadata"].setdefault("deletionTimestamp", pod["metadata"]["creationTimestamp"])
+            yield pod
+
+    def _watch(self, kind: Any, **selected: str) -> Iterator[tuple[str, Object]]:
+        """Yield the type of every event and its object; begins anew whenever the server ends the watch."""
         while not self.stopping.is_set():
             try:
-                for event in pods.watch(timeout=60):
-                    if event["type"] in {"ADDED", "MODIFIED"}:
-                        yield cast("Object", event["object"].to_dict())
+                for event in kind.watch(timeout=60, **selected):
                     if self.stopping.is_set():
                         return
+                    if event["type"] in {"ADDED", "MODIFIED", "DELETED"}:
+                        yield event["type"], cast("Object", event["object"].to_dict())
             except (ApiException, HTTPError):
                 if self.stopping.wait(_POLL_SECONDS):
                     return
@@ -243,25 +239,3 @@ def _refusal(error: ApiException) -> str:
     if details.get("kind") == "namespaces" and status.get("reason") == "NotFound":
         return f"metadata.namespace: {message}"
     return "; ".join(causes) or str(message)
-
-
-def _deployment_ready(current: Object) -> bool:
-    status = current.get("status", {})
-    wanted = current["spec"]["replicas"]
-    return (
-        status.get("observedGeneration", 0) >= current["metadata"]["generation"]
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("availableReplicas", 0) == wanted
-    )
-
-
-def _daemon_set_ready(current: Object) -> bool:
-    """A DaemonSet on no node counts as complete for Kubernetes; here it does not."""
-    status = current.get("status", {})
-    wanted = status.get("desiredNumberScheduled", 0)
-    return (
-        status.get("observedGeneration", 0) >= current["metadata"]["generation"]
-        and wanted > 0
-        and status.get("numberReady", 0) == wanted
-        and status.get("updatedNumberScheduled", 0) == wanted
-    )

@@ -1,33 +1,19 @@
 """Simulated machines: a node group becomes nodes that KWOK keeps alive, with what their instance type offers.
 
-A machine offers `nvidia.com/gpu` only once the device plugin's pod runs on it, as a real one does. A pod that serves becomes
-ready after its expected load time, scaled down; weights are fetched once for each node and revision.
+A machine offers `nvidia.com/gpu` only once the device plugin's pod runs on it, as a real one does.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from kubernetes.client.exceptions import ApiException
-from urllib3.exceptions import HTTPError
 
 from rehearsal.cluster import Cluster
 from serving import catalogue
 from serving.catalogue import InstanceType, SystemInstanceType
 from serving.plan import GPU_RESOURCE
-from serving.timing import Timing
-
-# Seconds of a rehearsal for each second on real machines: half an hour of fetching and loading becomes three seconds.
-TIME_SCALE = 1 / 600
-
-INITIALIZED = "rehearsal.local/initialized"
-READY = "rehearsal.local/ready"
-
-_NOT_FOUND = 404
 
 Object = dict[str, Any]
 
@@ -50,29 +36,23 @@ class MachineGroup:
 
 
 class SimulatedNodes:
-    """All simulated machines of a rehearsal. `timings` says how long each workload's pods take to serve."""
+    """All simulated machines of a rehearsal."""
 
-    def __init__(self, cluster: Cluster, timings: Mapping[str, Timing], tell: Callable[[str, str], None]) -> None:
+    def __init__(self, cluster: Cluster, tell: Callable[[str, str], None]) -> None:
         self._cluster = cluster
-        self._timings = timings
         self._tell = tell
         self._gpus: dict[str, int] = {}
         self._offering: set[str] = set()
-        self._fetched: set[tuple[str, str]] = set()
-        self._started: set[str] = set()
-        self._timers: list[threading.Timer] = []
         self._groups: dict[str, list[str]] = {}
-        self._watcher = threading.Thread(target=self._watch, name="simulated-kubelet", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="device-plugins", daemon=True)
 
     def start(self) -> None:
-        """Begin to act as the machines' kubelets."""
+        """Begin to watch for device plugins."""
         self._watcher.start()
 
     def stop(self) -> None:
-        """End all simulated work."""
+        """End the watch."""
         self._cluster.stopping.set()
-        for timer in self._timers:
-            timer.cancel()
 
     def join(self, group: MachineGroup) -> None:
         """Let a group's machines join the cluster and wait until they are ready."""
@@ -100,24 +80,10 @@ class SimulatedNodes:
         plugin = catalogue.image("device-plugin").repository
         for pod in self._cluster.watch_pods():
             node = pod["spec"].get("nodeName")
-            if not node:
-                continue
             images = [container["image"] for container in pod["spec"]["containers"]]
-            with self._unless_stopped():
-                if any(image.startswith((f"{plugin}@", f"{plugin}:")) for image in images):
+            if node and any(image.startswith((f"{plugin}@", f"{plugin}:")) for image in images):
+                with self._cluster.unless_stopped():
                     self._offer_gpus(node, pod)
-                elif (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == "vllm":
-                    self._serve(node, pod)
-
-    @contextmanager
-    def _unless_stopped(self) -> Generator[None]:
-        """Let a request fail in silence if its object is gone, or once the cluster is being stopped and its server with it."""
-        try:
-            yield
-        except (ApiException, HTTPError) as error:
-            gone = isinstance(error, ApiException) and error.status == _NOT_FOUND
-            if not gone and not self._cluster.stopping.is_set():
-                raise
 
     def _offer_gpus(self, node: str, pod: Object) -> None:
         if node not in self._gpus or node in self._offering or not _is_ready(pod):
@@ -125,50 +91,10 @@ class SimulatedNodes:
         self._offering.add(node)
         amount = {GPU_RESOURCE: str(self._gpus[node])}
         body = {"capacity": amount, "allocatable": amount}
-        self._cluster.patch({**_named("Node", node), "status": body}, status=True)
-        self._tell("nodes", f"{node} offers {self._gpus[node]} x {GPU_RESOURCE}")
-
-    def _serve(self, node: str, pod: Object) -> None:
-        metadata = pod["metadata"]
-        if metadata["uid"] in self._started or metadata.get("deletionTimestamp"):
-            return
-        self._started.add(metadata["uid"])
-        workload = metadata["labels"].get("app.kubernetes.io/instance", "")
-        times = self._timings.get(workload)
-        if times is None:
-            return
-        revision = (metadata.get("annotations") or {}).get("glm-on-gpus/revision", "")
-        fetch = 0 if (node, revision) in self._fetched else times.expected_fetch_seconds
-        self._fetched.add((node, revision))
-        name = metadata["name"]
-        self._tell("pods", f"{name} is on {node} and fetches the weights ({_real(fetch)})")
-        self._after(fetch, lambda: self._annotate(metadata, INITIALIZED))
-        load = times.expected_load_seconds + times.expected_engine_start_seconds
-        self._after(
-            fetch + load, lambda: self._annotate(metadata, READY, f"{name} has loaded and serves ({_real(load)})")
+        self._cluster.patch(
+            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "status": body}, status=True
         )
-
-    def _after(self, seconds: float, act: Callable[[], None]) -> None:
-        timer = threading.Timer(seconds * TIME_SCALE, act)
-        timer.daemon = True
-        self._timers.append(timer)
-        timer.start()
-
-    def _annotate(self, metadata: Object, key: str, line: str | None = None) -> None:
-        body = _named("Pod", metadata["name"], metadata["namespace"])
-        body["metadata"]["annotations"] = {key: "true"}
-        with self._unless_stopped():
-            self._cluster.patch(body)
-            if line:
-                self._tell("pods", line)
-
-
-def _real(seconds: int) -> str:
-    return f"{seconds / 60:.0f} min on real machines"
-
-
-def _named(kind: str, name: str, namespace: str | None = None) -> Object:
-    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}}
+        self._tell("nodes", f"{node} offers {self._gpus[node]} x {GPU_RESOURCE}")
 
 
 def _is_ready(item: Object | None) -> bool:

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from rehearsal.aws import AwsRefusal, AwsStandIn
-from rehearsal.engine import Created, RehearsalError, Resource
+from rehearsal.resource import Created, RehearsalError, Resource, World
 from rehearsal.world import Object, object_of
 
 
-class RenderedWorld:
+class RenderedWorld(World):
     """Collects `objects`; AWS answers through the stand-in, so that values from it are there."""
 
     def __init__(self, region: str) -> None:

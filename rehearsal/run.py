@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rehearsal.engine import InProcessEngine, RehearsalError, Resource
+from rehearsal.engine import InProcessEngine
+from rehearsal.resource import RehearsalError, Step
 from rehearsal.timeline import Timeline
 from serving import catalogue
 from serving.admission import admission
@@ -18,12 +19,18 @@ from serving.config import ExistingClusterConfig, parse
 from serving.plan import Plan, WorkloadPlan, build
 from serving.report import refusal
 from serving.stack_file import read, stack_file
+from serving.timing import Timing
 
 if TYPE_CHECKING:
     from rehearsal.control_plane import ControlPlane
+    from rehearsal.kubelet.kubelet import Kubelet
+    from rehearsal.kubelet.programs import Servers
     from rehearsal.world import RehearsedWorld
 
 ROOT = Path(__file__).parent.parent
+
+# How long anything may take to come or go; on an idle machine a few seconds. Starting a server comes on top.
+_WAIT_SECONDS = 180.0
 
 
 class PlanRefusedError(Exception):
@@ -44,36 +51,48 @@ def rehearse(
     stack: str, overrides: Sequence[str] = (), *, keep: bool = False, timeline: Timeline | None = None
 ) -> None:
     """Rehearse a stack; raise `RehearsalError` with the resource, the field and the reason if it fails."""
-    # Imported here: a new machine should see a line before it sees a second of imports.
-    from rehearsal.control_plane import ControlPlane, build_programs  # noqa: PLC0415
-
     timeline = timeline or Timeline()
     plan, settings = load(stack, overrides, ROOT)
-    for line in _summary(plan):
-        timeline.tell("plan", line)
-    control_plane = ControlPlane(build_programs(lambda line: timeline.tell("setup", line)))
-    with control_plane:
-        timeline.tell("setup", "Kubernetes answers: etcd, API server, controllers, scheduler, KWOK")
-        with opened(plan, settings, control_plane, timeline) as rehearsal:
-            rehearsal.preview()
-            rehearsal.update()
-            if keep:
-                rehearsal.say_kept(control_plane.keep())
-                return
-            rehearsal.tear_down()
-    left = control_plane.leftovers()
-    if left:
-        raise RehearsalError(f"the control plane left behind: {', '.join(left)}")
+    tell_plan(plan, timeline)
+    with started(timeline) as control_plane, opened(plan, settings, control_plane, timeline) as rehearsal:
+        rehearsal.preview()
+        rehearsal.update()
+        if keep:
+            rehearsal.kubelet.stop(keep=True)
+            rehearsal.say_kept(control_plane.keep())
+            return
+        rehearsal.tear_down()
     timeline.verdict(f"stack {stack} is rehearsed", passed=True, rows=rehearsal.proof)
 
 
 @contextmanager
+def started(timeline: Timeline) -> Generator[ControlPlane]:
+    """Start a control plane, building it first if need be; on the way out it must leave no process and no file."""
+    # Imported here: a new machine should see a line before it sees a second of imports.
+    from rehearsal.control_plane import ControlPlane, build_programs  # noqa: PLC0415
+
+    with ControlPlane(build_programs(lambda line: timeline.tell("setup", line))) as control_plane:
+        timeline.tell("setup", "Kubernetes answers: etcd, API server, controllers, scheduler, KWOK")
+        yield control_plane
+        kept = control_plane.kept
+    left = [] if kept else control_plane.leftovers()
+    if left:
+        raise RehearsalError(f"the control plane left behind: {', '.join(left)}")
+
+
+@contextmanager
 def opened(
-    plan: Plan, settings: Mapping[str, Any], control_plane: ControlPlane, timeline: Timeline
+    plan: Plan,
+    settings: Mapping[str, Any],
+    control_plane: ControlPlane,
+    timeline: Timeline,
+    servers: Servers | None = None,
 ) -> Generator[Rehearsal]:
-    """Connect a rehearsal to a running control plane; on the way out every wait and every simulated kubelet ends."""
+    """Connect a rehearsal to a running control plane; on the way out every wait and every pod's process ends."""
     from rehearsal.aws import AwsStandIn  # noqa: PLC0415 (loads botocore)
     from rehearsal.cluster import Cluster  # noqa: PLC0415 (loads the Kubernetes client)
+    from rehearsal.kubelet.kubelet import Kubelet  # noqa: PLC0415
+    from rehearsal.kubelet.programs import StandIns  # noqa: PLC0415
     from rehearsal.nodes import SimulatedNodes  # noqa: PLC0415
     from rehearsal.world import RehearsedWorld  # noqa: PLC0415
 
@@ -81,26 +100,44 @@ def opened(
     # On an existing cluster the stack asks nothing of AWS, and may say no region.
     region = plan.region or next(iter(catalogue.regions()))
     aws = AwsStandIn(region, cluster_endpoint=control_plane.server, cluster_ca=authority)
+    servers = servers or StandIns()
     with ExitStack() as cleanup:
         scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
-        cluster = Cluster(control_plane.kubeconfig, scratch, control_plane.check)
+        cluster = Cluster(control_plane.kubeconfig, scratch, control_plane.check, _WAIT_SECONDS + servers.start_seconds)
         cleanup.callback(cluster.close)
-        timings = {name: row.timing for name, row in plan.workloads.items()}
-        nodes = SimulatedNodes(cluster, timings, timeline.tell)
+        nodes = SimulatedNodes(cluster, timeline.tell)
         cleanup.callback(nodes.stop)
         nodes.start()
+        kubelet = Kubelet(
+            cluster,
+            control_plane,
+            servers,
+            timings=timings_of(plan),
+            folder=control_plane.directory / "pods",
+            tell=timeline.tell,
+        )
+        cleanup.callback(kubelet.stop)
+        kubelet.start()
         world = RehearsedWorld(aws, cluster, nodes, region, timeline.tell)
-        yield Rehearsal(plan, InProcessEngine(ROOT, plan.stack, settings, world), world, timeline)
+        yield Rehearsal(plan, InProcessEngine(ROOT, plan.stack, settings, world), world, kubelet, timeline)
+
+
+def timings_of(plan: Plan) -> dict[str, Timing]:
+    """Return how long each workload's pods take, by workload."""
+    return {name: row.timing for name, row in plan.workloads.items()}
 
 
 class Rehearsal:
     """One rehearsal on a running control plane: preview, update, teardown; `proof` collects what the verdict rests on."""
 
-    def __init__(self, plan: Plan, engine: InProcessEngine, world: RehearsedWorld, timeline: Timeline) -> None:
+    def __init__(
+        self, plan: Plan, engine: InProcessEngine, world: RehearsedWorld, kubelet: Kubelet, timeline: Timeline
+    ) -> None:
         self.engine = engine
         self.world = world
+        self.kubelet = kubelet
         self.proof: list[tuple[str, str]] = []
-        self._plan = plan
+        self.plan = plan
         self._timeline = timeline
         self._outputs: Mapping[str, Any] = {}
         self._existing_machines: list[str] = []
@@ -108,8 +145,8 @@ class Rehearsal:
 
     def preview(self) -> None:
         """Run the program with unknown outputs; AWS judges every request it could send."""
-        resources = self.engine.preview()
-        self._timeline.tell("preview", f"{_counted(resources)} to create")
+        steps = self.engine.preview()
+        self._timeline.tell("preview", f"{_counted(steps)} to create")
         self.proof.append(("preview", "every AWS request is valid, with outputs unknown as on a new stack"))
 
     def update(self) -> None:
@@ -121,7 +158,7 @@ class Rehearsal:
         number = _number(self.engine)
         self._timeline.tell("update", f"{number} resources created in {took:.1f} s")
         self.proof.append(("update", f"{number} resources created in dependency order"))
-        for name, row in self._plan.workloads.items():
+        for name, row in self.plan.workloads.items():
             endpoint = self._outputs.get("endpoints", {}).get(name)
             self.proof.append((f"workload {name}", f"{row.replicas} of {row.replicas} replicas ready at {endpoint}"))
             self._try_admission(row)
@@ -140,6 +177,13 @@ class Rehearsal:
         self.proof.append(
             ("kubectl", f"the API server refuses pods of {row.name} that break {names}, and admits them as they are")
         )
+
+    def change(self, plan: Plan, settings: Mapping[str, Any]) -> list[Step]:
+        """Aim at another plan of the same stack; return what an update will do. Raise `RehearsalError` if it is not rehearsed."""
+        self.plan = plan
+        self.engine.settings = settings
+        self.kubelet.timings = timings_of(plan)
+        return [step for step in self.engine.preview() if step.operation != "same"]
 
     def tear_down(self) -> None:
         """Delete everything and prove that neither AWS nor the cluster holds anything of it."""
@@ -163,9 +207,9 @@ class Rehearsal:
         """Let the machines of an existing cluster be there, as the plan's pools describe them."""
         from rehearsal.nodes import MachineGroup  # noqa: PLC0415
 
-        if not isinstance(self._plan.cluster, ExistingClusterConfig):
+        if not isinstance(self.plan.cluster, ExistingClusterConfig):
             return
-        for name, pool in self._plan.node_pools.items():
+        for name, pool in self.plan.node_pools.items():
             group = MachineGroup(
                 name=name,
                 instance_type=pool.instance.name,
@@ -174,7 +218,7 @@ class Rehearsal:
                 taints=((*pool.taint, "NoSchedule"),),
                 zone_ids=pool.instance.availability_zone_ids[:1],
                 region=self.world.region,
-                offers_gpus=not self._plan.installs_device_plugin,
+                offers_gpus=not self.plan.installs_device_plugin,
             )
             self.world.nodes.join(group)
             self._existing_machines.append(name)
@@ -196,7 +240,7 @@ class Rehearsal:
             ("use it", f"export KUBECONFIG={kubeconfig}"),
             ("end it", "python -m rehearsal down"),
         ]
-        self._timeline.verdict(f"stack {self._plan.stack} is rehearsed and kept", passed=True, rows=rows)
+        self._timeline.verdict(f"stack {self.plan.stack} is rehearsed and kept", passed=True, rows=rows)
 
 
 def render(stack: str, overrides: Sequence[str]) -> Iterator[Mapping[str, Any]]:
@@ -207,6 +251,12 @@ def render(stack: str, overrides: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     world = RenderedWorld(plan.region or next(iter(catalogue.regions())))
     InProcessEngine(ROOT, stack, settings, world, side_by_side=1).up()
     yield from world.objects
+
+
+def tell_plan(plan: Plan, timeline: Timeline) -> None:
+    """Say what a stack is and costs."""
+    for line in _summary(plan):
+        timeline.tell("plan", line)
 
 
 def _summary(plan: Plan) -> Iterator[str]:
@@ -224,7 +274,8 @@ def _number(engine: InProcessEngine) -> int:
     return sum(not created.resource.component for created in engine.created)
 
 
-def _counted(resources: Sequence[Resource]) -> str:
+def _counted(steps: Sequence[Step]) -> str:
+    resources = [step.resource for step in steps]
     kinds = Counter(resource.type.partition(":")[0] for resource in resources if not resource.component)
     components = sum(resource.component for resource in resources)
     parts = ", ".join(f"{number} {_PACKAGES.get(kind, kind)}" for kind, number in kinds.most_common())

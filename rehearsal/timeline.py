@@ -20,7 +20,10 @@ _TOPIC_STYLES = {
     "kubernetes": "blue",
     "pods": "green",
     "kubectl": "red",
+    "gate": "bold green",
+    "client": "cyan",
     "update": "magenta",
+    "upgrade": "magenta",
     "teardown": "bright_black",
 }
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from rehearsal.aws import AwsRefusal, AwsStandIn
+from rehearsal.changes import changed, moves, replaces
 from rehearsal.cluster import Cluster
-from rehearsal.engine import Created, RehearsalError, Resource
 from rehearsal.nodes import MachineGroup, SimulatedNodes
+from rehearsal.resource import Created, NotReadyError, RehearsalError, Resource, Updated
+from rehearsal.rollout import wait_until_ready
 from serving.rules import image_problem
 
 _NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
@@ -39,6 +41,24 @@ class RehearsedWorld:
         if resource.type.startswith(_PROVIDER):
             return f"{resource.name}-id", {}
         raise RehearsalError(f"{resource.label}: a rehearsal knows aws, kubernetes and providers only")
+
+    def update(self, created: Created, resource: Resource, *, preview: bool) -> Updated:
+        """Bring an object to new inputs as Pulumi's Kubernetes provider does: in place, or anew where a field demands it."""
+        if not resource.type.startswith(_KUBERNETES):
+            fields = ", ".join(changed(created.resource.inputs, resource.inputs))
+            raise RehearsalError(
+                f"{resource.label}: {fields}: not rehearsed: an upgrade here changes Kubernetes objects only"
+            )
+        old, new = object_of(created.resource), object_of(resource)
+        if moves(old, new):
+            return Updated(*self._create_object(resource, preview=preview), replaced=created)
+        if preview:
+            _refuse_unpinned(new, resource.label)
+            return Updated(created.id, dict(resource.inputs))
+        if replaces(new["kind"], old, new):
+            self.delete(created)
+            return Updated(*self._create_object(resource, preview=False))
+        return Updated(*self._apply(new, resource.label))
 
     def delete(self, created: Created) -> None:
         """Delete one resource and wait until it is gone."""
@@ -84,16 +104,33 @@ class RehearsedWorld:
 
     def _create_object(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
         body = object_of(resource)
-        for problem in unpinned_images(body):
-            raise RehearsalError(f"{resource.label}: {problem}")
         if preview:
+            _refuse_unpinned(body, resource.label)
             return None, dict(resource.inputs)
-        applied = self.cluster.apply(body, resource.label)
-        self.cluster.wait_until_ready(body, resource.label)
+        metadata = body["metadata"]
+        # From 4.29 on the provider does not adopt what is there already.
+        if self.cluster.get(body["apiVersion"], body["kind"], metadata["name"], metadata.get("namespace")):
+            raise RehearsalError(f"{resource.label}: metadata.name: {metadata['name']} exists already")
+        return self._apply(body, resource.label)
+
+    def _apply(self, body: Object, label: str) -> tuple[str, dict[str, Any]]:
+        """Apply an object and wait for it as Pulumi does."""
+        _refuse_unpinned(body, label)
+        applied = self.cluster.apply(body, label)
+        metadata = applied["metadata"]
+        object_id = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+        try:
+            wait_until_ready(self.cluster, body, label)
+        except RehearsalError as error:
+            raise NotReadyError(str(error), object_id, applied) from None
         if body["kind"] in {"Deployment", "DaemonSet"}:
             self.tell("kubernetes", f"{body['kind']} {body['metadata']['name']} is ready")
-        metadata = applied["metadata"]
-        return "/".join(filter(None, (metadata.get("namespace"), metadata["name"]))), applied
+        return object_id, applied
+
+
+def _refuse_unpinned(body: Object, label: str) -> None:
+    for problem in unpinned_images(body):
+        raise RehearsalError(f"{label}: {problem}")
 
 
 def _group_name(created: Created) -> str:

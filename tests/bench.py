@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rehearsal.engine import Created, InProcessEngine, Resource
+from rehearsal.engine import InProcessEngine
+from rehearsal.resource import Created, Resource, World
 from rehearsal.run import ROOT, load
 
 _RUNS = 7
@@ -28,7 +29,7 @@ for row in json.loads(pathlib.Path(__file__).with_name("resources.json").read_te
 """
 
 
-class _Recorder:
+class _Recorder(World):
     """A world in which everything is created at once and nothing is checked: what is measured is the program."""
 
     def __init__(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
 import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +21,8 @@ from rehearsal.control_plane.commands import LOOPBACK, Layout
 from rehearsal.control_plane.errors import ControlPlaneError, describe_status, last_lines
 from rehearsal.control_plane.identity import POLL_SECONDS, Process
 from rehearsal.control_plane.supervision import Keeper
+
+_PROGRAMS = frozenset({"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"})
 
 READY_SECONDS = 120.0
 """How long one program may take until it is ready. On two idle cores all five together take two to three seconds."""
@@ -96,15 +99,39 @@ class ControlPlane:
         self._kept = True
         return path
 
+    @property
+    def kept(self) -> bool:
+        """Whether it lives on after this process."""
+        return self._kept
+
     @staticmethod
     def stop_kept() -> list[kept.Kept]:
         """Stop what earlier processes of this user have kept; return what there was."""
         return kept.stop_all()
 
+    def run_beside(self, name: str, argv: Sequence[str], *, log: Path, cwd: Path, env: Mapping[str, str]) -> None:
+        """Start another program that lives as long as the control plane at most; no name may be used twice."""
+        self._running()[0].start(name, argv, log=log, cwd=cwd, env=env)
+
+    def exit_status(self, name: str) -> int | None:
+        """How a program beside the control plane ended, negative for a signal; None while it runs."""
+        return self._running()[0].ended().get(name)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a program beside the control plane, if it still runs."""
+        self._running()[0].programs[name].signal(number)
+
+    @property
+    def directory(self) -> Path:
+        """A folder that is removed with the control plane."""
+        return self._running()[1].directory
+
     def check(self) -> None:
-        """Raise a ControlPlaneError if a program has ended; for loops that wait for something in the cluster."""
+        """Raise a ControlPlaneError if a program of its own has ended; for loops that wait for something in the cluster."""
         keeper, layout = self._running()
         for name, status in keeper.ended().items():
+            if name not in _PROGRAMS:
+                continue
             raise ControlPlaneError(f"{name} {describe_status(status)}{last_lines(layout.log(name))}")
 
     def leftovers(self) -> list[str]:

@@ -30,8 +30,9 @@ from components.pod_programs import pod_programs
 from components.stack_config import load_plan
 from rehearsal.__main__ import main
 from rehearsal.aws import AwsStandIn
-from rehearsal.engine import Created, InProcessEngine, RehearsalError, Resource
+from rehearsal.engine import InProcessEngine
 from rehearsal.rendering import RenderedWorld, as_yaml
+from rehearsal.resource import Created, RehearsalError, Resource, World
 from rehearsal.run import ROOT
 from serving.admission.reading import READING
 from serving.config import parse
@@ -57,7 +58,7 @@ def plan_of(settings: Settings, stack: str) -> Plan:
     return build(parse(settings), stack)
 
 
-class UnknowingWorld:
+class UnknowingWorld(World):
     """Where nothing exists yet: AWS judges what it can, and nobody says what will come out."""
 
     def __init__(self) -> None:
@@ -118,7 +119,7 @@ def updated(stack: str) -> Updated:
 
 def preview(settings: Settings, stack: str) -> tuple[list[str], UnknowingWorld]:
     world = UnknowingWorld()
-    resources = InProcessEngine(ROOT, stack, settings, world).preview()
+    resources = [step.resource for step in InProcessEngine(ROOT, stack, settings, world).preview()]
     return _urns(iter(resources), stack), world
 
 

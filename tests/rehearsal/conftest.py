@@ -1,8 +1,11 @@
-"""One control plane for the whole tier; no test sees the admission policies of another."""
+"""One control plane for the tier; no test sees the admission policies of another, or leaves anything."""
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +13,30 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from rehearsal.control_plane import ControlPlane
+from rehearsal.control_plane import ControlPlane, Programs
 from tests.fixtures.control_plane import control_plane, programs
+from tests.fixtures.rehearsals import processes_of, work_tree
 
 __all__ = ["control_plane", "programs"]
+
+
+@pytest.fixture
+def scratch(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for everything temporary of a rehearsal; short, because sockets lie in it. Needs the programs built."""
+    assert programs.complete()
+    with tempfile.TemporaryDirectory(prefix="r-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def nothing_left(scratch: Path) -> Iterator[None]:
+    """Check that a test leaves no process, no temporary file and nothing in the work tree."""
+    tree = work_tree()
+    yield
+    assert processes_of(scratch) == set()
+    assert list(scratch.iterdir()) == []
+    assert work_tree() == tree
 
 
 @pytest.fixture(autouse=True)

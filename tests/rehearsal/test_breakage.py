@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rehearsal.control_plane import ControlPlane
-from rehearsal.engine import RehearsalError
+from rehearsal.resource import RehearsalError
 from rehearsal.run import ROOT, load, opened
 from rehearsal.timeline import Timeline
 
@@ -27,6 +27,7 @@ class Case:
     line: str
     broken: str
     message: str
+    words: str = ""
     stack: str = "dev"
     overrides: tuple[str, ...] = ()
 
@@ -107,6 +108,29 @@ CASES = [
         overrides=("nodePools.b200.efa=true",),
     ),
     Case(
+        "flag-that-vllm-refuses",
+        "components.pod_spec",
+        '        "command": list(plan.command),\n',
+        '        "command": [word.replace("glm47", "glm99") for word in plan.command],\n',
+        "kubernetes:apps/v1:Deployment glm-deployment: pod glm-",
+        words="container vllm: KeyError: 'invalid tool call parser: glm99 (chose from { dots,",
+    ),
+    Case(
+        "flag-that-is-left-out",
+        "components.pod_spec",
+        '        "command": list(plan.command),\n',
+        '        "command": [word for word in plan.command if word not in {"--reasoning-parser", "glm45"}],\n',
+        "kubernetes:apps/v1:Deployment glm-deployment: pod glm-",
+        words="container gate: thinking-on failed: content holds </think>; usual cause: --reasoning-parser is missing",
+    ),
+    Case(
+        "programs-that-are-not-there",
+        "components.pod_spec",
+        '{"name": "programs", "config_map": {"name": programs, "items": program_files}}',
+        '{"name": "programs", "config_map": {"name": "programs", "items": program_files}}',
+        'MountVolume.SetUp failed for volume "programs": configmap "programs" not found',
+    ),
+    Case(
         "tag-instead-of-digest",
         "components.pod_spec",
         '        "name": "vllm",\n        "image": plan.image,\n',
@@ -115,6 +139,13 @@ CASES = [
         "'vllm/vllm-openai:v0.31.0' is not pinned by digest",
     ),
 ]
+
+
+_IMPORTERS = (
+    "components.cluster",
+    "components.gpu_node_pool",
+    "components.vllm_workload",
+)  # hold on to what they import
 
 
 @pytest.fixture
@@ -128,16 +159,12 @@ def broken(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(path)
-    for name in (
-        "components.cluster",
-        "components.gpu_node_pool",
-        "components.vllm_workload",
-    ):  # hold on to what they import
+    for name in _IMPORTERS:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, case.module, module)
     exec(compile(source.replace(case.line, case.broken), str(path), "exec"), module.__dict__)
     yield case
-    for name in ("components.cluster", "components.gpu_node_pool"):
+    for name in _IMPORTERS:
         sys.modules.pop(name, None)
 
 
@@ -153,5 +180,6 @@ def test_a_broken_component_is_named(broken: Case, control_plane: ControlPlane) 
             rehearsal.world.aws.lift_deletion_protection()
             rehearsal.engine.destroy()
         assert broken.message in str(caught.value)
+        assert broken.words in str(caught.value)
         assert "\n" not in str(caught.value)
         assert rehearsal.left() == []

@@ -33,8 +33,6 @@ MODULES = ROOT / "rehearsal" / "control_plane" / "modules"
 SECONDS = 60.0
 """How long to wait for what takes a moment; generous, because a failure on a busy machine would prove nothing."""
 
-READY = "rehearsal.local/ready"
-INITIALIZED = "rehearsal.local/initialized"
 PROGRAMS = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"]
 
 kubernetes: Any = untyped_kubernetes
@@ -103,9 +101,6 @@ class Cluster:
 
     def read(self, pod: str) -> Any:
         return self.core.read_namespaced_pod(pod, self.name)
-
-    def annotate(self, pod: str, key: str, value: str | None) -> None:
-        self.core.patch_namespaced_pod(pod, self.name, {"metadata": {"annotations": {key: value}}})
 
     def condition(self, pod: str, kind: str) -> Any:
         """A pod's condition, or None while it has none of this type."""
@@ -234,81 +229,19 @@ def test_pod_stays_pending_until_a_node_offers_gpus(cluster: Cluster) -> None:
 VLLM = {"app.kubernetes.io/name": "vllm"}
 
 
-def test_serving_pod_runs_but_is_not_ready_until_it_is_said_to_be(cluster: Cluster) -> None:
+def test_serving_pod_is_left_to_whoever_runs_its_programs(cluster: Cluster) -> None:
     cluster.node(GPU_MACHINE)
-    cluster.pod("server", VLLM, limits=EIGHT_GPUS)
+    cluster.pod("server", VLLM, limits=EIGHT_GPUS, initContainers=[{"name": "weights", "image": "example/weights"}])
     cluster.pod("bystander")
     cluster.until_ready("bystander")
-    pod = cluster.until_ready("server", "False")
-    assert pod.status.phase == "Running"
-    (container,) = pod.status.container_statuses
-    assert (container.ready, container.started, container.state.running is not None) == (False, True, True)
-
-    cluster.annotate("server", READY, "yes")
-    cluster.pod("later")
-    cluster.until_ready("later")
-    assert cluster.condition("server", "Ready").status == "False"
-    cluster.annotate("server", READY, "true")
-    pod = cluster.until_ready("server")
-    assert pod.status.container_statuses[0].ready
-    began = pod.status.container_statuses[0].state.running.started_at
-
-    cluster.annotate("server", READY, None)
-    pod = cluster.until_ready("server", "False")
-    assert (pod.status.phase, pod.status.container_statuses[0].ready) == ("Running", False)
-    assert pod.status.container_statuses[0].state.running.started_at == began
-
-
-INITS: list[dict[str, Any]] = [
-    {"name": "before", "image": "example/before", "restartPolicy": "Always"},
-    {"name": "weights", "image": "example/weights"},
-    {"name": "after", "image": "example/after"},
-]
-
-
-def states(statuses: Any) -> dict[str, tuple[str, bool]]:
-    """By container: which state it is in, and whether it is ready."""
-    kinds = ("waiting", "running", "terminated")
-    return {
-        each.name: (next(kind for kind in kinds if getattr(each.state, kind) is not None), each.ready)
-        for each in statuses
-    }
-
-
-def test_serving_pod_fetches_weights_until_it_is_said_to_have_them(cluster: Cluster) -> None:
-    cluster.node(GPU_MACHINE)
-    cluster.pod("server", VLLM, initContainers=INITS)
-    pod = cluster.until_ready("server", "False")
-    assert pod.status.phase == "Pending"
-    assert states(pod.status.init_container_statuses) == {
-        "before": ("running", False),
-        "weights": ("running", False),
-        "after": ("waiting", False),
-    }
-    assert states(pod.status.container_statuses) == {"main": ("waiting", False)}
-
-    cluster.annotate("server", INITIALIZED, "true")
-    until("the pod runs", lambda: cluster.read("server").status.phase == "Running")
-    pod = cluster.read("server")
-    assert states(pod.status.init_container_statuses) == {
-        "before": ("running", False),
-        "weights": ("terminated", True),
-        "after": ("terminated", True),
-    }
-    assert states(pod.status.container_statuses) == {"main": ("running", False)}
-    assert cluster.condition("server", "Initialized").status == "True"
-    assert cluster.condition("server", "Ready").status == "False"
-
-    cluster.annotate("server", READY, "true")
-    pod = cluster.until_ready("server")
-    assert states(pod.status.init_container_statuses)["before"] == ("running", True)
-    assert states(pod.status.container_statuses) == {"main": ("running", True)}
-
-
-def test_serving_pod_that_is_said_to_be_ready_is_past_its_init_containers(cluster: Cluster) -> None:
-    cluster.node(GPU_MACHINE)
-    cluster.pod("server", VLLM, initContainers=INITS)
-    cluster.annotate("server", READY, "true")
+    pod = until("the pod is bound", lambda: (found := cluster.read("server")).spec.node_name and found)
+    assert (pod.status.phase, pod.status.container_statuses, list(by_type(pod.status.conditions))) == (
+        "Pending",
+        None,
+        ["PodScheduled"],
+    )
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    cluster.core.patch_namespaced_pod_status("server", cluster.name, {"status": status})
     assert cluster.until_ready("server").status.phase == "Running"
 
 
@@ -324,12 +257,25 @@ def test_job_completes(cluster: Cluster) -> None:
 
 def test_deleted_pods_are_gone_whatever_their_grace_period(cluster: Cluster) -> None:
     cluster.node(GPU_MACHINE)
-    cluster.pod("server", VLLM, terminationGracePeriodSeconds=900)
     cluster.pod("helper", terminationGracePeriodSeconds=900)
     cluster.until_ready("helper")
-    cluster.until_ready("server", "False")
-    cluster.core.delete_collection_namespaced_pod(cluster.name)
+    cluster.core.delete_namespaced_pod("helper", cluster.name)
     until("no pod is left", lambda: not cluster.core.list_namespaced_pod(cluster.name).items)
+
+
+def test_deleted_serving_pods_go_when_they_are_let_go_or_their_grace_period_is_over(cluster: Cluster) -> None:
+    cluster.node(GPU_MACHINE)
+    for name, seconds in (("patient", 900), ("short", 1)):
+        cluster.pod(name, VLLM, terminationGracePeriodSeconds=seconds)
+        until("the pod is bound", lambda name=name: cluster.read(name).spec.node_name)
+        cluster.core.delete_namespaced_pod(name, cluster.name)
+    until("only the patient pod is left", lambda: [pod.metadata.name for pod in pods(cluster)] == ["patient"])
+    cluster.core.delete_namespaced_pod("patient", cluster.name, grace_period_seconds=0)
+    until("no pod is left", lambda: not pods(cluster))
+
+
+def pods(cluster: Cluster) -> list[Any]:
+    return cluster.core.list_namespaced_pod(cluster.name).items
 
 
 def test_api_server_enforces_pod_security_and_rbac(cluster: Cluster) -> None:

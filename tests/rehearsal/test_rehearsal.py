@@ -2,69 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from kubernetes import client, config
 
-from rehearsal.control_plane import Programs
 from rehearsal.run import ROOT
-
-LIMIT_SECONDS = 300
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "rehearsal", *arguments]
-
-
-def rehearse(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
-    )
-
-
-def work_tree() -> str:
-    """What git sees of the work tree: changes and files it does not ignore."""
-    return subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-
-def processes_of(folder: Path) -> set[str]:
-    """The commands that name a folder: every program of a control plane names its temporary one."""
-    found: set[str] = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if any(str(folder) in word for word in words):
-                    found.add(f"{entry.name} {words[0]}")
-    return found
-
-
-@pytest.fixture
-def scratch(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for everything temporary of a rehearsal; short, because sockets lie in it. Needs the programs built."""
-    assert programs.complete()
-    with tempfile.TemporaryDirectory(prefix="r-") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
-
-
-@pytest.fixture
-def nothing_left(scratch: Path) -> Iterator[None]:
-    """Check that a test leaves no process, no temporary file and nothing in the work tree."""
-    tree = work_tree()
-    yield
-    assert processes_of(scratch) == set()
-    assert list(scratch.iterdir()) == []
-    assert work_tree() == tree
+from tests.fixtures.rehearsals import LIMIT_SECONDS, command, processes_of, rehearse
 
 
 @pytest.mark.usefixtures("nothing_left")

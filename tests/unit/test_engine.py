@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from pulumi.output import Unknown
 
-from rehearsal.engine import Created, InProcessEngine, RehearsalError, Resource
+from rehearsal.engine import InProcessEngine
+from rehearsal.resource import Created, NotReadyError, RehearsalError, Resource, Updated, World
 
 # `Thing` has an output that only the world knows. `uses` names what must be there in the world; Pulumi is not told by it.
 PRELUDE = """
@@ -55,6 +56,7 @@ class RecordingWorld:
     seen: list[Resource] = field(default_factory=list[Resource])
     exists: dict[str, Resource] = field(default_factory=dict[str, Resource])
     deleted: list[str] = field(default_factory=list[str])
+    updated: list[str] = field(default_factory=list[str])
     on_create: Callable[[str], None] = lambda _: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -73,18 +75,36 @@ class RecordingWorld:
             self.exists[resource.name] = resource
         return f"{resource.name}-id", {**resource.inputs, "made": f"{resource.name} was made"}
 
+    def update(self, created: Created, resource: Resource, *, preview: bool) -> Updated:
+        """Change a thing in place, or, if its `anew` has changed, make a new one beside it."""
+        name, outputs = resource.name, {**resource.inputs, "made": f"{resource.name} was updated"}
+        if preview:
+            return Updated(created.id, outputs)
+        with self._lock:
+            self.seen.append(resource)
+            if name in self.refuses:
+                raise NotReadyError(f"{resource.label}: {self.refuses[name]}", created.id, outputs)
+            self.updated.append(name)
+            self.exists[name] = resource
+        moved = created.resource.inputs.get("anew") != resource.inputs.get("anew")
+        return Updated(created.id, outputs, replaced=created if moved else None)
+
     def delete(self, created: Created) -> None:
         name = created.resource.name
         with self._lock:
             if name in self.refuses:
                 raise RehearsalError(f"{created.resource.label}: {self.refuses[name]}")
+            self.deleted.append(name)
+            if created.resource.inputs.get("anew") != self.exists[name].inputs.get(
+                "anew"
+            ):  # another has taken its place
+                return
             users = sorted(other.name for other in self.exists.values() if name in other.inputs["uses"])
             if users:
                 raise RehearsalError(f"{created.resource.label}: is still used by {users}")
             assert created.id == f"{name}-id"
-            assert created.outputs.get("made") == f"{name} was made"
+            assert created.outputs.get("made") == f"{name} was {'updated' if name in self.updated else 'made'}"
             del self.exists[name]
-            self.deleted.append(name)
 
     @property
     def names(self) -> list[str]:
@@ -232,7 +252,7 @@ def test_a_preview_creates_nothing_and_knows_nothing(engine: Make, world: Record
     pulumi.export("made", last.made)
     """
     )
-    resources = runs.preview()
+    resources = [step.resource for step in runs.preview()]
     assert (runs.created, world.exists) == ([], {})
     assert sorted(row.name for row in resources if not row.component) == sorted(CHAIN_NAMES)
     assert [row.name for row in resources if row.component] == ["group"]
@@ -243,7 +263,7 @@ def test_a_preview_creates_nothing_and_knows_nothing(engine: Make, world: Record
 
 def test_a_preview_registers_what_an_update_registers(engine: Make) -> None:
     runs = engine(CHAIN)
-    previewed = {row.urn: row.needs for row in runs.preview()}
+    previewed = {step.resource.urn: step.resource.needs for step in runs.preview()}
     runs.up()
     assert {created.resource.urn: created.resource.needs for created in runs.created} == previewed
 
@@ -360,6 +380,121 @@ def test_an_interrupt_does_not_wait_for_what_is_being_created(engine: Make, worl
     for thread in threading.enumerate():
         if thread.name == "program":
             thread.join()
+
+
+# --- updating --------------------------------------------------------------------------------------------------------
+
+
+def steps(runs: InProcessEngine) -> dict[str, list[str]]:
+    """What a run would do, the names by operation."""
+    found: dict[str, list[str]] = {}
+    for step in runs.preview():
+        found.setdefault(step.operation, []).append(step.resource.name)
+    return {operation: sorted(names) for operation, names in found.items()}
+
+
+def test_a_second_run_of_the_same_program_does_nothing(engine: Make, world: RecordingWorld) -> None:
+    runs = engine(CHAIN)
+    runs.up()
+    assert steps(runs) == {"same": sorted([*CHAIN_NAMES, "group"])}
+    before = {created.resource.urn: created for created in runs.created}
+    world.seen.clear()
+    runs.up()
+    assert (world.seen, world.updated, world.deleted) == ([], [], [])
+    assert {created.resource.urn: created for created in runs.created} == before
+
+
+def test_only_what_changes_is_updated_and_its_users_see_the_new_outputs(engine: Make, world: RecordingWorld) -> None:
+    program = """
+        first = Thing("first", size={size})
+        second = Thing("second", uses=["first"], text=first.made)
+        third = Thing("third", uses=["first"], opts=after(first))
+        pulumi.export("text", second.made)
+    """
+    runs = engine(program.format(size=1))
+    runs.up()
+    runs = changed(runs, program.format(size=2))
+    assert steps(runs) == {"same": ["third"], "update": ["first", "second"]}
+    assert world.updated == []
+    assert runs.up() == {"text": "second was updated"}
+    assert world.updated == ["first", "second"]
+    assert world.exists["second"].inputs["text"] == "first was updated"
+
+
+def changed(runs: InProcessEngine, program: str) -> InProcessEngine:
+    """Put another program in the place of an engine's."""
+    (runs.folder / "__main__.py").write_text(PRELUDE + dedent(program))
+    return runs
+
+
+def test_what_is_not_registered_any_more_is_deleted_last(engine: Make, world: RecordingWorld) -> None:
+    runs = engine("""
+        old = Thing("old")
+        Thing("user", uses=["old"], opts=after(old))
+        Thing("kept", on="old")
+    """)
+    runs.up()
+    changed(runs, "Thing('new'); Thing('kept', on='new')")
+    assert steps(runs) == {"create": ["new"], "update": ["kept"], "delete": ["old", "user"]}
+    on_create: list[list[str]] = []
+    world.on_create = lambda _: on_create.append(sorted(world.exists))
+    runs.up()
+    assert on_create == [["kept", "old", "user"]]  # they are there while the new one is made
+    assert world.deleted == ["user", "old"]
+    assert sorted(world.exists) == ["kept", "new"]
+
+
+def test_what_is_replaced_lives_until_everything_else_is_done(engine: Make, world: RecordingWorld) -> None:
+    program = "thing = Thing('thing', anew={anew}); Thing('user', uses=['thing'], of=thing.made)"
+    runs = engine(program.format(anew=1))
+    runs.up()
+    changed(runs, program.format(anew=2)).up()
+    assert world.updated == ["thing", "user"]
+    assert world.deleted == ["thing"]
+    assert [created.resource.name for created in runs.created] == ["thing", "user"]
+
+
+def test_a_failed_update_deletes_nothing_and_is_tried_again(engine: Make, world: RecordingWorld) -> None:
+    runs = engine("Thing('old'); Thing('thing', size=1)", side_by_side=1)
+    runs.up()
+    world.refuses["thing"] = "the rollout stopped"
+    changed(runs, "Thing('new'); Thing('thing', size=2)")
+    with pytest.raises(NotReadyError, match=r"^test:index:Thing thing: the rollout stopped$"):
+        runs.up()
+    assert (sorted(world.exists), world.deleted) == (["new", "old", "thing"], [])
+    assert [created.resource.inputs["size"] for created in runs.created if created.resource.name == "thing"] == [2]
+    world.refuses.clear()
+    assert steps(runs) == {"same": ["new"], "update": ["thing"], "delete": ["old"]}  # the same inputs, but not ready
+
+
+def test_the_way_back_after_a_failed_update(engine: Make, world: RecordingWorld) -> None:
+    before, after = "Thing('old'); Thing('thing', size=1)", "Thing('new'); Thing('thing', size=2)"
+    runs = engine(before, side_by_side=1)
+    runs.up()
+    world.refuses["thing"] = "the rollout stopped"
+    with pytest.raises(NotReadyError):
+        changed(runs, after).up()
+    world.refuses.clear()
+    changed(runs, before).up()
+    assert (sorted(world.exists), world.deleted) == (["old", "thing"], ["new"])
+    assert world.exists["thing"].inputs["size"] == 1
+    runs.destroy()
+    assert (runs.created, world.exists) == ([], {})
+
+
+def test_a_world_that_knows_no_updates_says_so() -> None:
+    class Unchanging(World):
+        def create(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
+            raise AssertionError((resource, preview))
+
+        def delete(self, created: Created) -> None:
+            raise AssertionError(created)
+
+    thing = Resource("urn", "test:index:Thing", "thing", {}, "", frozenset(), component=False)
+    with pytest.raises(
+        RehearsalError, match=r"^test:index:Thing thing: nothing is updated here \(id-1, preview: False\)$"
+    ):
+        Unchanging().update(Created(thing, "id-1", {}), thing, preview=False)
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------
