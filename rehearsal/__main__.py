@@ -1,11 +1,11 @@
-"""`python -m rehearsal up|render|down`: the whole stack on a real Kubernetes control plane, without a cloud."""
+"""`python -m rehearsal up|upgrade|render|down`: the whole stack on a real Kubernetes control plane, without a cloud."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,8 +13,10 @@ from rehearsal.control_plane.errors import ControlPlaneError
 from rehearsal.resource import RehearsalError
 from rehearsal.run import PlanRefusedError, rehearse, render
 from rehearsal.timeline import Timeline
+from rehearsal.upgrade import rehearse_upgrade
+from rehearsal.vllm.faults import FAULTS, fault_named
 from serving.command_line import Parser, add_stack_arguments, exit_with, parsed
-from serving.spelling import InputError
+from serving.spelling import InputError, listed
 
 _PICTURE_COLUMNS = 128
 
@@ -27,23 +29,55 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     up = commands.add_parser("up", help="preview, update, wait until every workload is ready, tear down, prove it")
     add_stack_arguments(up)
     up.add_argument("--keep", action="store_true", help="leave the cluster up and print its kubeconfig line")
-    up.add_argument("--svg", type=Path, metavar="FILE", help="write the timeline as a picture")
+    _add_picture(up)
+    upgrade = commands.add_parser(
+        "upgrade",
+        help="bring a stack up, upgrade it while clients ask, go back if it was bad, tear down",
+        description="Brings a stack up, then upgrades it. Clients ask through the Service all the time and must not notice. With "
+        "--serving-fault the new image is bad: the rollout has to stop at its first pod with the gate's words, and going back "
+        "has to succeed.",
+    )
+    add_stack_arguments(upgrade, changes="what the upgrade changes; without any, every image's digest; may be repeated")
+    upgrade.add_argument("--serving-fault", metavar="NAME", help=f"what is wrong with the new image: {listed(FAULTS)}")
+    _add_picture(upgrade)
     add_stack_arguments(commands.add_parser("render", help="write every Kubernetes object as YAML"))
     commands.add_parser("down", help="end the clusters that --keep left up")
     return parsed(parser, commands.choices, argv)
 
 
+def _add_picture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the timeline as a picture")
+
+
 def _up(arguments: argparse.Namespace) -> int:
+    def act(timeline: Timeline) -> None:
+        rehearse(arguments.stack, arguments.overrides, keep=arguments.keep, timeline=timeline)
+
+    return _told(arguments, act, f"make rehearse STACK={arguments.stack}")
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    fault = fault_named(arguments.serving_fault) if arguments.serving_fault else None
+
+    def act(timeline: Timeline) -> None:
+        rehearse_upgrade(arguments.stack, arguments.overrides, fault=fault, timeline=timeline)
+
+    words = ["python -m rehearsal upgrade", "--stack", arguments.stack]
+    return _told(arguments, act, " ".join([*words, *(["--serving-fault", fault.value] if fault else [])]))
+
+
+def _told(arguments: argparse.Namespace, act: Callable[[Timeline], None], title: str) -> int:
+    """Do something with a timeline, print why it failed if it did, and save the picture if one is wanted."""
     timeline = Timeline(width=_PICTURE_COLUMNS if arguments.svg else None)
     try:
-        rehearse(arguments.stack, arguments.overrides, keep=arguments.keep, timeline=timeline)
+        act(timeline)
         return PASSED
     except (RehearsalError, ControlPlaneError) as error:
         timeline.verdict(f"stack {arguments.stack} fails its rehearsal", passed=False, rows=[("why", str(error))])
         return FAILED
     finally:
         if arguments.svg:
-            timeline.save_picture(arguments.svg, f"make rehearse STACK={arguments.stack}")
+            timeline.save_picture(arguments.svg, title)
 
 
 def _render(arguments: argparse.Namespace) -> int:
@@ -75,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         match arguments.command:
             case "up":
                 return _up(arguments)
+            case "upgrade":
+                return _upgrade(arguments)
             case "render":
                 return _render(arguments)
             case _:

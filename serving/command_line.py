@@ -44,8 +44,11 @@ def parsed(parser: Parser, commands: Mapping[str, Parser], argv: Sequence[str] |
     return parser.parse_args(words)
 
 
-def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --stack and --set, which every command that reads a stack has."""
+def add_stack_arguments(
+    parser: argparse.ArgumentParser,
+    changes: str = "override one setting, e.g. workloads.glm.maxModelLen=262144; may be repeated",
+) -> None:
+    """Add --stack and --set, which every command that reads a stack has; `changes` is the help of --set."""
     parser.add_argument("--stack", required=True, metavar="NAME", help="the stack: NAME of Pulumi.NAME.yaml")
     parser.add_argument(
         "--set",
@@ -53,7 +56,7 @@ def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="overrides",
         metavar="PATH=VALUE",
-        help="override one setting, e.g. workloads.glm.maxModelLen=262144; may be repeated",
+        help=changes,
     )
 
 
