@@ -84,7 +84,7 @@ _HARMLESS_VLLM = frozenset({"chat", "complete", "collect-env", "--version", "-v"
 
 @dataclass(frozen=True)
 class Program:
-    """What runs in the end: its words and the variables it sees. `unreadable` says why nobody can tell what it does."""
+    """What runs in the end: its words and the variables it sees. `unreadable` says why nobody can tell what it does or sees."""
 
     words: tuple[str, ...]
     env: Mapping[str, str]
@@ -104,7 +104,9 @@ def programs(words: Sequence[str], env: Mapping[str, str], unknowns: Unknowns) -
     for at in range(len(words)):
         behind = words[at:]
         if serve_words(behind) is not None:
-            return [Program(tuple(behind), _wrapped_env(words[:at], env))]
+            # What nobody knows in front of the command may set a variable for it.
+            hidden = unknowns.why_any(filter(starts_unknown, words[:at]))
+            return [Program(tuple(behind), _wrapped_env(words[:at], env), hidden)]
         script = _shell_script(behind)
         if script is not None:
             return _in_shell(program_name(behind[0]), script, _wrapped_env(words[:at], env), unknowns)

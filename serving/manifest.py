@@ -15,7 +15,7 @@ from serving import argv, catalogue
 from serving.argv import Arguments
 from serving.catalogue import InstanceType
 from serving.facts import HostPath, WorkloadFacts
-from serving.launch import Program, programs
+from serving.launch import Program, is_python, programs, python_words
 from serving.plan import accelerator_class
 from serving.reading import Surroundings, from_arguments
 from serving.spelling import InputError, listed
@@ -30,6 +30,14 @@ _CONTAINERS = {
     "containers": "container",
     "ephemeralContainers": "ephemeral container",
 }
+# Kinds that hold pods; of any other one it is not known whether an unknown `spec` does.
+_KINDS = frozenset(
+    {
+        *("Pod", "PodTemplate", "ReplicationController", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"),
+        *("Job", "CronJob", "LeaderWorkerSet"),
+    }
+)
+_TEMPLATES = frozenset({"template", "jobTemplate", "leaderWorkerTemplate", "leaderTemplate", "workerTemplate"})
 _GPU = "nvidia.com/"
 _VOID = frozenset({"", "void", "none"})
 _INSTANCE_LABELS = frozenset({"node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type"})
@@ -76,7 +84,7 @@ def _pods(node: Mapping[str, object], where: str, size: int | None) -> Iterator[
     group = node.get("size")
     size = int(group) if isinstance(group, int | float) and 1 <= group < 1000 else size
     for key, value in node.items():
-        if value == UNKNOWN and key in {"spec", "template", "jobTemplate", "leaderWorkerTemplate", "workerTemplate"}:
+        if value == UNKNOWN and (key in _TEMPLATES or (key == "spec" and node.get("kind", "Pod") in _KINDS)):
             yield _Pod(where, {"containers": UNKNOWN}, {}, size)
         part = {"leaderTemplate": "leader ", "workerTemplate": "worker "}.get(key, where)
         labels = _mapping(_mapping(node.get("metadata")).get("labels"))
@@ -109,12 +117,14 @@ def _nothing_known(where: str, why: str) -> Reading:
 def _container(pod: _Pod, container: Mapping[str, object], kind: str) -> Iterator[Reading]:
     where = f"{pod.where}{kind} {_text(container.get('name'))}"
     unknowns = Unknowns()
-    yet = unknowns.mark(_NOT_YET, Shape.WORDS)
     image = _text(container.get("image"))
     env, others = _environment(pod, container, unknowns)
     words = [
-        _expanded(_text(word), env, others, unknowns).replace(UNKNOWN, yet) for word in _words(container, image, yet)
+        unknowns.mark(_NOT_YET) if word == UNKNOWN else _expanded(_text(word), env, others, unknowns)
+        for word in _words(container, image)
     ]
+    if UNKNOWN in (container.get("command"), container.get("args")):
+        words = [unknowns.mark(_NOT_YET, Shape.WORDS)]
     if not words:
         words = [unknowns.mark("it has no command, and what its image starts is not in the manifest", Shape.WORDS)]
     started = programs(words, env, unknowns)
@@ -135,24 +145,22 @@ def _reading(
     unknowns: Unknowns,
 ) -> Reading:
     try:
-        given = argv.read(program.words, unknowns) if program.serves else Arguments(None, {}, program.unreadable)
+        given = Arguments(None, {}, program.unreadable) if program.unreadable else argv.read(program.words, unknowns)
     except InputError as error:
         given = Arguments(None, {}, str(error))
     unknown = {f"env.{name}": why for name, value in program.env.items() if (why := unknowns.why(value))}
-    unknown |= {"env": others} if others else {}
+    why_others = others or (program.unreadable if program.serves else None)
+    unknown |= {"env": why_others} if why_others else {}
     unknown |= {"image": _NOT_YET} if UNKNOWN in image else {}
     around = _surroundings(pod, container, unknown)
     known = {name: value for name, value in program.env.items() if f"env.{name}" not in unknown}
     return Reading(from_arguments(where, given, known, image, around), given.doubt)
 
 
-def _words(container: Mapping[str, object], image: str, yet: str) -> list[object]:
+def _words(container: Mapping[str, object], image: str) -> list[object]:
     """Return command and arguments as Kubernetes joins them; without a command the image's entry point comes first."""
-    command, arguments = container.get("command"), container.get("args")
-    if UNKNOWN in (command, arguments):
-        return [yet]
-    start: list[object] = _list(command)
-    rest: list[object] = _list(arguments)
+    start: list[object] = _list(container.get("command"))
+    rest: list[object] = _list(container.get("args"))
     # The images of vLLM have ENTRYPOINT ["vllm", "serve"] (docker/Dockerfile, 0.23 to 0.33).
     return [*(start or (["vllm", "serve"] if _is_vllm(image) else [])), *rest]
 
@@ -166,7 +174,9 @@ def _has_gpu(container: Mapping[str, object], image: str, env: Mapping[str, str]
     """Whether a container gets GPUs: asks for them, or lets the node's runtime give it all that there are."""
     resources = _mapping(container.get("resources"))
     asked = [*_mapping(resources.get("limits")), *_mapping(resources.get("requests"))]
-    if any(name.startswith(_GPU) for name in asked) or resources.get("claims") or UNKNOWN in resources.values():
+    if UNKNOWN in (container.get("resources"), *resources.values()):
+        return True
+    if any(name.startswith(_GPU) for name in asked) or resources.get("claims"):
         return True
     return env.get("NVIDIA_VISIBLE_DEVICES", "all" if _is_vllm(image) else "void") not in _VOID
 
@@ -235,7 +245,7 @@ def _surroundings(pod: _Pod, container: Mapping[str, object], unknown: dict[str,
         unknown["instance"] = machine
     volumes = pod.spec.get("volumes")
     rows = [_mapping(row) for row in cast("list[object]", volumes)] if isinstance(volumes, list) else []
-    if volumes == UNKNOWN or any(UNKNOWN in row.values() for row in rows):
+    if volumes == UNKNOWN or any(UNKNOWN in (*row.values(), *_mapping(row.get("hostPath")).values()) for row in rows):
         unknown["host_paths"] = unknown["shared_memory_gib"] = f"volumes: {_NOT_YET}"
     shared = _shared_memory(pod.spec, container, rows)
     if isinstance(shared, str):
@@ -313,9 +323,13 @@ def _shared_memory(
 
 
 def _gated(spec: Mapping[str, object]) -> bool:
-    """Whether a container beside the engine runs the gate."""
-    rows = [row for key in _CONTAINERS for row in _list(spec.get(key))]
-    return any("gate" in map(_text, _list(_mapping(row).get("command"))) for row in rows)
+    """Whether a container beside the engine runs the gate, and the pod is ready only when that says so."""
+    rows = map(_mapping, _list(spec.get("containers")))
+    return any("readinessProbe" in row and _runs_gate([_text(word) for word in _words(row, "")]) for row in rows)
+
+
+def _runs_gate(command: list[str]) -> bool:
+    return is_python(command) and python_words(command)[:1] == ["gate"]
 
 
 def _list(value: object) -> list[object]:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from rehearsal.run import ROOT
 from serving.manifest import UNKNOWN, read
 from serving.rules import judge, violations
-from tests.fixtures.rule_case import P5EN, P6_B200, P6_B300, REVISION, image
+from tests.fixtures.manifests import KINDS
+from tests.fixtures.manifests import manifest as manifest_of
+from tests.fixtures.rule_cases import CASES, P5EN, P6_B200, P6_B300, REVISION, RuleCase, image, on_h200
 
 MODEL = "zai-org/GLM-5.2"
 SNAPSHOT = f"/models/models--zai-org--GLM-5.2/snapshots/{REVISION}"
@@ -106,6 +108,7 @@ def test_bf16_fits_two_nodes_of_a_group() -> None:
 
 
 SERVE = ("vllm", "serve", "zai-org/GLM-5.2-FP8")
+POD_IP = {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,9 @@ SERVE = ("vllm", "serve", "zai-org/GLM-5.2-FP8")
         (container("vllm", "run-batch"), "it runs a part of vLLM whose flags are not read"),
         (container(*SERVE, "-tp"), "vLLM would not read the command: -tp/--tensor-parallel-size lacks its value"),
         ({**container(), "command": UNKNOWN}, "a value of it is known only after the update"),
+        (container("env", UNKNOWN, *SERVE), "a value of it is known only after the update"),
+        (container(*SERVE, UNKNOWN), "a value of it is known only after the update"),
+        (container("/start", resources=UNKNOWN), "it runs a program that may start vLLM with flags of its own"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(changed: Mapping[str, Any], why: str) -> None:
@@ -132,6 +138,98 @@ def test_one_unknown_value_is_refused_where_it_counts() -> None:
     found = refused(deployment(container(*SERVE, "-tp", "8", "--max-model-len", "$(LEN)", env=[row])))
     assert found["fit"] == "cannot be judged: LEN comes from a ConfigMap"
     assert "nvfp4-hopper" not in found
+
+
+def test_a_value_that_is_not_known_yet_is_refused_where_it_counts() -> None:
+    assert refused(deployment(container(*SERVE, "-tp", "8", "--max-model-len", UNKNOWN)))["fit"] == (
+        "cannot be judged: a value of it is known only after the update"
+    )
+    words = (*on_h200(), "--api-key", UNKNOWN)
+    assert not {"fit", "bf16-one-node", "model-revision"} & set(refused(deployment(container(*words))))
+
+
+@pytest.mark.parametrize("volume", [UNKNOWN, {"name": "disk", "hostPath": UNKNOWN}, {"hostPath": {"path": UNKNOWN}}])
+def test_a_volume_that_is_not_known_yet_is_refused(volume: object) -> None:
+    volumes = UNKNOWN if volume == UNKNOWN else [volume]
+    assert refused(deployment(container(*on_h200()), volumes=volumes))["host-path"] == (
+        "cannot be judged: volumes: a value of it is known only after the update"
+    )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "readings"),
+    [
+        ({"kind": "Pod", "spec": UNKNOWN}, 1),
+        ({"kind": "Deployment", "spec": {"template": UNKNOWN}}, 1),
+        ({"kind": "CronJob", "spec": {"jobTemplate": {"spec": UNKNOWN}}}, 1),
+        ({"kind": "LeaderWorkerSet", "spec": {"leaderWorkerTemplate": {"leaderTemplate": UNKNOWN}}}, 1),
+        ({"kind": "Service", "spec": UNKNOWN}, 0),
+        ({"kind": "ConfigMap", "data": UNKNOWN}, 0),
+    ],
+)
+def test_what_holds_pods_is_refused_where_they_are_not_known_yet(manifest: object, readings: int) -> None:
+    assert len(read(manifest)) == readings
+    assert ("bf16-one-node" in refused(manifest)) is (readings > 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "plain"),
+    [
+        ("metadata.name", True),
+        ("metadata.namespace", True),
+        ("metadata.uid", True),
+        ("metadata.labels['tier']", True),
+        ("spec.nodeName", True),
+        ("status.podIP", True),
+        ("status.podIPs", True),
+        ("status.hostIP", True),
+        ("status.hostIPs", True),
+        ("metadata.annotations['note']", False),
+        ("metadata.annotations", False),
+        ("spec.nodeName;x", False),
+    ],
+)
+def test_only_a_field_whose_text_is_plain_leaves_a_shells_words_where_they_are(field: str, plain: bool) -> None:
+    row = {"name": "FIELD", "valueFrom": {"fieldRef": {"fieldPath": field}}}
+    words = ("sh", "-c", f"{' '.join(SERVE)} -tp 8 --host $(FIELD)")
+    (reading,) = read(deployment(container(*words, env=[row])))
+    assert (reading.unreadable is None) is plain
+    if plain:
+        assert reading.facts.tensor_parallel_size == 8
+
+
+def test_a_variable_set_in_front_of_the_command_may_have_a_value_that_nobody_knows() -> None:
+    (reading,) = read(deployment(container("env", "VLLM_HOST_IP=$(IP)", *SERVE, env=[POD_IP])))
+    assert reading.unreadable is None
+    assert reading.facts.variable("VLLM_SERVER_DEV_MODE") is None
+
+
+GATE = {
+    "name": "gate",
+    "command": ["python3", "-m", "gate", "--serve", "0.0.0.0:8090"],
+    "readinessProbe": {"httpGet": {"path": "/ready", "port": 8090}},
+}
+
+
+@pytest.mark.parametrize(
+    ("beside", "gated"),
+    [
+        ({"containers": [GATE]}, True),
+        ({"containers": [{**GATE, "command": ["python3"], "args": ["-m", "gate"]}]}, True),
+        ({}, False),
+        ({"containers": [{**GATE, "command": ["echo", "gate"]}]}, False),
+        ({"containers": [{**GATE, "command": ["python3", "-m", "other", "gate"]}]}, False),
+        ({"containers": [{key: value for key, value in GATE.items() if key != "readinessProbe"}]}, False),
+        ({"initContainers": [GATE]}, False),
+        ({"ephemeralContainers": [GATE]}, False),
+    ],
+)
+def test_a_gate_counts_where_the_pods_readiness_is_its_answer(beside: dict[str, list[Any]], gated: bool) -> None:
+    containers = [container(*on_h200()), *beside.get("containers", [])]
+    others: dict[str, Any] = {key: rows for key, rows in beside.items() if key != "containers"}
+    manifest = deployment(*containers, **others)
+    (reading,) = read(manifest)
+    assert reading.facts.gated is gated
 
 
 def test_a_machine_that_is_not_named_is_unknown() -> None:
@@ -152,6 +250,14 @@ def test_the_stacks_own_objects_pass(stack: str) -> None:
     )
     readings = [reading for item in objects for reading in read(item)]
     assert [reading.facts.workload for reading in readings] == ["container vllm"]
+    assert all(reading.facts.gated for reading in readings)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
+def test_a_workload_is_read_from_an_object_as_it_is(case: RuleCase) -> None:
+    kind = KINDS[CASES.index(case) % len(KINDS)]
+    (reading,) = read(manifest_of(case, kind))
+    assert [verdict.outcome for verdict in judge(reading.facts)] == [verdict.outcome for verdict in judge(case.facts)]
 
 
 def test_secrets_stay_out_of_every_text() -> None:
