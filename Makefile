@@ -7,17 +7,20 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse test lint format unit rehearsal-tests serving-tests engine-tests mutation bench lock clean
+.PHONY: help setup policy rehearse test lint format unit policy-tests rehearsal-tests serving-tests engine-tests mutation bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install the locked Python packages into .venv
 
+policy: $(READY) ## install what `pulumi preview --policy-pack policy` runs
+	@$(BIN)/python -m rehearsal.policy_environment
+
 rehearse: $(READY) ## rehearse `pulumi up --stack $(STACK)` on a real control plane; STACK=dev, ARGS="--keep --set PATH=VALUE"
 	@$(BIN)/python -m rehearsal up --stack $(STACK) $(ARGS)
 
-test: lint unit rehearsal-tests serving-tests engine-tests ## lint and every tier of tests
+test: lint unit policy-tests rehearsal-tests serving-tests engine-tests ## lint and every tier of tests
 
 lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
@@ -28,8 +31,11 @@ format: $(READY) ## rewrite the code in its style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-unit: $(READY) ## tiers unit and graph: pure knowledge, and the program under Pulumi's mocks
+unit: $(READY) ## tiers unit, graph and policy: pure knowledge, the program under Pulumi's mocks, the pack under its analyzer
 	@$(BIN)/python -m pytest
+
+policy-tests: $(READY) ## tier policy again, with 10,000 generated pods
+	@POD_SPECS=10000 $(BIN)/python -m pytest tests/policy/test_any_pod.py
 
 rehearsal-tests: $(READY) ## tier rehearsal: the real control plane
 	@$(BIN)/python -m pytest tests/rehearsal
@@ -51,9 +57,10 @@ lock: $(READY) ## resolve requirements*.in again
 	@$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes requirements-dev.in -o requirements-dev.txt
 	@cd rehearsal/vllm_cpu && $(CURDIR)/$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes --excludes excludes.txt --overrides overrides.txt requirements.in -o requirements.txt
+	@$(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --generate-hashes policy/requirements.in -o policy/requirements.txt
 
 clean: ## remove what was set up in this folder
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv policy/.venv .pytest_cache .ruff_cache .hypothesis
 
 $(READY): requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.11 ...")'

@@ -1,0 +1,115 @@
+"""The policy pack's analyzer as Pulumi's engine runs it: a process of its own, asked over gRPC.
+
+What is started, and the order of the calls, is what the CLI does (3.259, `pkg/resource/plugin/analyzer_plugin.go`,
+`pkg/engine/update.go`, `sdk/python/cmd/pulumi-language-python/main.go`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+from google.protobuf.json_format import MessageToDict
+from pulumi.runtime import proto
+from pulumi.runtime.proto import analyzer_pb2_grpc
+
+from rehearsal.control_plane.python_environment import PYTHON
+
+_DRY_RUN = {"PULUMI_ORGANIZATION": "organization", "PULUMI_PROJECT": "p", "PULUMI_STACK": "s", "PULUMI_DRY_RUN": "true"}
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """What one policy says of a resource."""
+
+    policy: str
+    level: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Analyzer:
+    """A running analyzer: how the engine asks it. `levels` are the policies' own."""
+
+    stub: Any
+    levels: Mapping[str, str]
+
+    def configure(self, config: Mapping[str, str]) -> None:
+        """Send each policy's level as the engine does: its own, that of `all`, or the one that is set for it."""
+        levels = {name: config.get(name, config.get("all", level)) for name, level in self.levels.items()}
+        rows = {
+            name: proto.PolicyConfig(enforcementLevel=proto.EnforcementLevel.Value(level.upper()))
+            for name, level in levels.items()
+        }
+        self.stub.Configure(proto.ConfigureAnalyzerRequest(policyConfig=rows))
+
+    def analyze(self, properties: Mapping[str, Any], token: str = "kubernetes:apps/v1:Deployment") -> list[Diagnostic]:
+        """Have a resource judged before its step; raises `grpc.RpcError` where the CLI would stop with an analyzer error."""
+        request = proto.AnalyzeRequest(type=token, urn=f"urn:pulumi:s::p::{token}::judged", name="judged")
+        request.properties.update(properties)
+        found = self.stub.Analyze(request).diagnostics
+        return [Diagnostic(row.policyName, _level(row.enforcementLevel), row.message) for row in found]
+
+    def analyze_stack(self, properties: Mapping[str, Any], token: str) -> list[Diagnostic]:
+        """Have a whole stack of one resource judged after its steps."""
+        resource = proto.AnalyzerResource(type=token, urn=f"urn:pulumi:s::p::{token}::judged", name="judged")
+        resource.properties.update(properties)
+        found = self.stub.AnalyzeStack(proto.AnalyzeStackRequest(resources=[resource])).diagnostics
+        return [Diagnostic(row.policyName, _level(row.enforcementLevel), row.message) for row in found]
+
+    def info(self) -> dict[str, Any]:
+        """What the pack says of itself and its policies."""
+        answer = self.stub.GetAnalyzerInfo(empty_pb2.Empty())
+        return MessageToDict(answer, always_print_fields_with_no_presence=True)
+
+
+@contextmanager
+def running(environment: Path, pack: Path) -> Generator[Analyzer]:
+    """Start a pack's analyzer and end it."""
+    engine = "127.0.0.1:1"  # nothing the pack does asks the engine back
+    process = subprocess.Popen(
+        [environment / PYTHON, "-u", "-m", "pulumi.policy", engine, pack],
+        cwd=pack,
+        env={**os.environ, **_DRY_RUN},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        assert port.isdecimal(), f"the analyzer said {port!r} instead of its port"
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = analyzer_pb2_grpc.AnalyzerStub(channel)
+            _shake_hands(stub, engine, pack)
+            stub.ConfigureStack(proto.AnalyzerStackConfigureRequest(stack="s", project="p", dry_run=True))
+            info = stub.GetAnalyzerInfo(empty_pb2.Empty())
+            analyzer = Analyzer(stub, {row.name: _level(row.enforcementLevel) for row in info.policies})
+            analyzer.configure({})
+            yield analyzer
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _shake_hands(stub: Any, engine: str, pack: Path) -> None:
+    request = proto.AnalyzerHandshakeRequest(
+        engine_address=engine, root_directory=str(pack), program_directory=str(pack)
+    )
+    try:
+        stub.Handshake(request)
+    except grpc.RpcError as error:
+        # The SDK for Python has none, and the engine goes on.
+        assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def _level(number: proto.EnforcementLevel.ValueType) -> str:
+    return proto.EnforcementLevel.Name(number).lower()
