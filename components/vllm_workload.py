@@ -10,6 +10,7 @@ import pulumi_kubernetes as k8s
 
 from components.pod_programs import content_digest, pod_programs
 from components.pod_spec import EXPECT_FILE, pod_spec
+from serving.component import TYPE, properties
 from serving.plan import WorkloadPlan
 
 
@@ -19,7 +20,7 @@ class VllmWorkload(pulumi.ComponentResource):
     endpoint: pulumi.Output[str]
 
     def __init__(self, name: str, plan: WorkloadPlan, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("glm-on-gpus:vllm_workload:VllmWorkload", name, _facts(plan), opts)
+        super().__init__(TYPE, name, properties(plan), opts)
         child = pulumi.ResourceOptions(parent=self)
         labels = _labels(plan)
         selector = _selector(plan)
@@ -120,21 +121,6 @@ class VllmWorkload(pulumi.ComponentResource):
         endpoint = f"http://{plan.name}.{plan.namespace}.svc.cluster.local:{plan.port}/v1"
         self.endpoint = pulumi.Output.from_input(endpoint)
         self.register_outputs({"endpoint": self.endpoint})
-
-
-def _facts(plan: WorkloadPlan) -> dict[str, object]:
-    """What a policy sees of the component: the stable contract beside the flags themselves."""
-    return {
-        "checkpoint": plan.checkpoint.repository,
-        "precision": plan.checkpoint.precision,
-        "revision": plan.revision,
-        "image": plan.image,
-        "engineVersion": plan.engine_version,
-        "replicas": plan.replicas,
-        "nodesPerReplica": plan.nodes_per_replica,
-        "tensorParallelSize": plan.tensor_parallel_size,
-        "maxModelLen": plan.max_model_len,
-    }
 
 
 def _selector(plan: WorkloadPlan) -> dict[str, str]:

@@ -13,7 +13,8 @@ from functools import lru_cache
 from pulumi_policy import EnforcementLevel, ReportViolation, ResourceValidationArgs, ResourceValidationPolicy, Severity
 
 from policy.analyzer import HOLDS_SECRETS, MANIFEST
-from serving.manifest import Reading, read
+from serving import component, manifest
+from serving.manifest import Reading
 from serving.rules import RULES, Rule, apply
 
 NAME = "glm-on-gpus"
@@ -59,9 +60,7 @@ def _validation(
     judge: Callable[[Reading], str | None], remedy: str
 ) -> Callable[[ResourceValidationArgs, ReportViolation], None]:
     def validate(args: ResourceValidationArgs, report_violation: ReportViolation) -> None:
-        if not args.resource_type.startswith(_KUBERNETES):
-            return
-        for reading in _readings(args.props[MANIFEST]):
+        for reading in _readings(args.resource_type, args.props[MANIFEST]):
             why = judge(reading)
             if why is None:
                 continue
@@ -72,9 +71,11 @@ def _validation(
 
 
 @lru_cache(maxsize=16)
-def _readings(manifest: str) -> list[Reading]:
-    """Read a manifest once for all policies."""
-    return read(json.loads(manifest))
+def _readings(resource_type: str, properties: str) -> list[Reading]:
+    """Read a resource once for all policies; what is neither the component nor an object of Kubernetes has no readings."""
+    if resource_type == component.TYPE:
+        return [component.read(json.loads(properties))]
+    return manifest.read(json.loads(properties)) if resource_type.startswith(_KUBERNETES) else []
 
 
 def _unreadable(reading: Reading) -> str | None:

@@ -70,7 +70,7 @@ def read(manifest: object) -> list[Reading]:
     try:
         return [reading for pod in _pods(_mapping(manifest), "", None) for reading in _pod(pod)]
     except RecursionError:
-        return [_nothing_known("the object", "it is nested too deeply to be read")]
+        return [nothing_known("the object", "it is nested too deeply to be read")]
 
 
 # --- pods of an object ----------------------------------------------------------------------------------------------
@@ -97,18 +97,19 @@ def _pod(pod: _Pod) -> Iterator[Reading]:
     for key, kind in _CONTAINERS.items():
         containers = pod.spec.get(key)
         if containers == UNKNOWN:
-            yield _nothing_known(f"{pod.where}{kind}s", _NOT_YET)
+            yield nothing_known(f"{pod.where}{kind}s", _NOT_YET)
         for container in _list(containers):
             if container == UNKNOWN:
-                yield _nothing_known(f"{pod.where}{kind}", _NOT_YET)
+                yield nothing_known(f"{pod.where}{kind}", _NOT_YET)
             else:
                 yield from _container(pod, _mapping(container), kind)
 
 
-def _nothing_known(where: str, why: str) -> Reading:
-    unknown = {"instance": why, "image": why, "env": why, "shared_memory_gib": why, "host_paths": why}
-    facts = from_arguments(where, Arguments(None, {}, why), {}, "", Surroundings(None, unknown=unknown))
-    return Reading(facts, why)
+def nothing_known(where: str, why: str) -> Reading:
+    """Return the reading of what may run vLLM, and of which no more is known."""
+    fields = ("instance", "image", "env", "shared_memory_gib", "memory_limited", "host_paths", "gated")
+    around = Surroundings(None, unknown=dict.fromkeys(fields, why))
+    return Reading(from_arguments(where, Arguments(None, {}, why), {}, "", around), why)
 
 
 # --- a container ----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from components.vllm_workload import VllmWorkload
 from rehearsal.run import ROOT, load
 from serving import catalogue
 from serving.catalogue import Checkpoint
+from serving.component import TYPE, properties
 from serving.config import parse
 from serving.plan import Plan, WorkloadPlan, build
 from serving.rules import image_problem
@@ -334,19 +335,7 @@ def _without_defaults(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def test_what_a_policy_sees_of_the_component() -> None:
-    row = dev_run().one("glm-on-gpus:vllm_workload:VllmWorkload")
-    assert row.inputs == {
-        "checkpoint": "zai-org/GLM-5.2-FP8",
-        "precision": "fp8",
-        "revision": "31cba24fb749908a485082bdeed6eb1ac6cffc2f",
-        "image": IMAGE,
-        "engineVersion": "0.31.0",
-        "replicas": 1,
-        "nodesPerReplica": 1,
-        "tensorParallelSize": 8,
-        "maxModelLen": 131072,
-    }
-    assert dev_run().component_outputs[row.urn] == {"endpoint": "http://glm.glm.svc.cluster.local:8000/v1"}
+    assert dev_run().one(TYPE).inputs == properties(dev())
 
 
 def test_a_preview_registers_the_same() -> None:
