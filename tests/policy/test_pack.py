@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
+from rehearsal.run import ROOT
 from serving.rules import RULES
 from tests.fixtures.manifests import Object, in_kind, manifest
 from tests.fixtures.rule_cases import P5EN, RuleCase, image, on_h200
@@ -83,6 +87,14 @@ def test_what_is_locked_stays_mandatory_whatever_is_configured(pack: Analyzer, l
         assert {name: found.pop(name) for name in LOCKED} == dict.fromkeys(LOCKED, "mandatory")
         others = {"disabled": set[str](), "advisory": {"advisory"}, "remediate": {"mandatory"}}
         assert set(found.values()) == others[level]
+
+
+def test_the_page_names_what_is_locked_and_policies_that_there_are(pack: Analyzer) -> None:
+    page = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
+    sentence = next(line for line in page.splitlines() if "stay mandatory" in line)
+    assert set(re.findall(r"`([a-z0-9-]+)`", sentence)) == LOCKED
+    config: dict[str, str] = json.loads(page.partition("```json")[2].partition("```")[0])
+    assert set(config) - {"all"} <= set(pack.levels)
 
 
 def test_what_is_not_locked_has_the_level_that_is_configured(pack: Analyzer) -> None:
