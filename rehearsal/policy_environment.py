@@ -16,7 +16,8 @@ PACK = ROOT / "policy"
 LOCK = PACK / "requirements.txt"
 """Exact versions and hashes: the SDK for policies wants another protobuf than the program's lock has."""
 
-_LINK = PACK / ".venv"  # what PulumiPolicy.yaml names
+LINK = PACK / ".venv"
+"""Where PulumiPolicy.yaml says that the environment is."""
 
 
 def policy_environment(progress: Progress) -> Path:
@@ -40,10 +41,10 @@ def main() -> int:
     except ControlPlaneError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    if _LINK.is_symlink() or not _LINK.exists():
-        _LINK.unlink(missing_ok=True)
-        _LINK.symlink_to(target)
-    _say(f"{_LINK.relative_to(ROOT)} is ready: pulumi preview --policy-pack policy")
+    if LINK.is_symlink() or not LINK.exists():
+        LINK.unlink(missing_ok=True)
+        LINK.symlink_to(target)
+    _say(f"{LINK.relative_to(ROOT)} is ready: pulumi preview --policy-pack policy")
     return 0
 
 

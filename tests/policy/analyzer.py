@@ -22,7 +22,24 @@ from pulumi.runtime.proto import analyzer_pb2_grpc
 
 from rehearsal.control_plane.python_environment import PYTHON
 
+# How the engine sends what is not known yet and what is secret (pulumi `sdk/go/common/resource/plugin/rpc.go`, `properties.go`).
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+UNKNOWNS = {
+    "text": UNKNOWN,
+    "boolean": "1c4a061d-8072-4f0a-a4cb-0ff528b18fe7",
+    "number": "3eeb2bf0-c639-47a8-9e75-3b44932eb421",
+    "array": "6a19a0b0-7e62-4c92-b797-7f8e31da9cc2",
+    "asset": "030794c1-ac77-496b-92df-f27374a8bd58",
+    "archive": "e48ece36-62e2-4504-bad9-02848725956a",
+    "object": "dd056dcd-154b-4c76-9bd3-c8f88648b5ff",
+}
+
 _DRY_RUN = {"PULUMI_ORGANIZATION": "organization", "PULUMI_PROJECT": "p", "PULUMI_STACK": "s", "PULUMI_DRY_RUN": "true"}
+
+
+def secret(value: object) -> dict[str, object]:
+    """Return a value as the engine sends it when it is secret."""
+    return {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "value": value}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 
 from serving.manifest import UNKNOWN, read
 from serving.rules import apply
-from tests.fixtures import pod_specs
 from tests.fixtures.manifests import Object
+from tests.policy import analyzer, pod_specs
 from tests.policy.agreement import BY_ID
 from tests.policy.analyzer import Analyzer
 
@@ -24,7 +24,7 @@ def seen(value: object) -> object:
         return {key: seen(item) for key, item in value.items()}
     if isinstance(value, list):
         return [seen(item) for item in value]
-    return UNKNOWN if value == pod_specs.UNKNOWN else value
+    return UNKNOWN if value == analyzer.UNKNOWN else value
 
 
 def expected(body: Object) -> list[tuple[str, str]]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.fixtures.manifests import Object, in_kind
-from tests.fixtures.rule_cases import P5EN, P6_B200, P6_B300, image
+from tests.fixtures.one_node import DISGUISES, UNDECIDABLE, container, deployment
+from tests.fixtures.rule_cases import P5EN, P6_B200, P6_B300
 from tests.policy.analyzer import Analyzer
 
 
 def written_by_hand(machine: str, command: str, *, nodes: int = 1) -> Object:
-    container = {
-        "name": "vllm",
-        "image": image("0.31.0"),
-        "command": command.split(),
-        "resources": {"limits": {"nvidia.com/gpu": "8"}},
-    }
-    spec = {"nodeSelector": {"node.kubernetes.io/instance-type": machine}, "containers": [container]}
-    return in_kind("LeaderWorkerSet" if nodes > 1 else "Deployment", spec, size=nodes)
+    row = container(*command.split())
+    if nodes == 1:
+        return deployment(row, machine=machine)
+    spec = {"nodeSelector": {"node.kubernetes.io/instance-type": machine}, "containers": [row]}
+    return in_kind("LeaderWorkerSet", spec, size=nodes)
 
 
 def bf16(pack: Analyzer, body: Object) -> str | None:
@@ -70,3 +70,19 @@ def test_what_has_the_memory_passes(pack: Analyzer, machine: str, command: str, 
 )
 def test_ranks_and_gpus_are_counted(pack: Analyzer, machine: str, command: str, nodes: int, why: str) -> None:
     assert why in (bf16(pack, written_by_hand(machine, command, nodes=nodes)) or "")
+
+
+@pytest.mark.parametrize("key", ["containers", "initContainers", "ephemeralContainers"])
+@pytest.mark.parametrize(("machine", "shape"), [(P5EN, "8xH200"), (P6_B200, "8xB200")])
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_disguise_is_seen_through(pack: Analyzer, name: str, machine: str, shape: str, key: str) -> None:
+    why = bf16(pack, deployment(machine=machine, **{key: [DISGUISES[name]]})) or ""
+    assert re.search(rf"vllm: BF16 needs 176\.[23] GiB of weights on each GPU of one {shape} node; ", why)
+
+
+@pytest.mark.parametrize("name", UNDECIDABLE)
+def test_what_cannot_be_decided_is_refused(pack: Analyzer, name: str) -> None:
+    found = {row.policy: row for row in pack.analyze(deployment(UNDECIDABLE[name]))}
+    refusal = found.get("readable") or found["bf16-one-node"]
+    assert refusal.level == "mandatory"
+    assert "cannot be judged: " in refusal.message or "the catalogue does not know the checkpoint" in refusal.message

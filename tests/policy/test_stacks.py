@@ -12,9 +12,9 @@ from serving.component import TYPE, properties
 from serving.rules import RULES
 from tests.fixtures.stacks import ROOT, glm
 from tests.graph.harness import UNKNOWN, run
+from tests.policy import analyzer
 from tests.policy.agreement import diagnostic
 from tests.policy.analyzer import Analyzer
-from tests.policy.test_unknown_values import UNKNOWN_TEXT
 
 STACKS = ("dev", "prod")
 
@@ -34,7 +34,7 @@ def sent(value: Any) -> Any:
         return {key: sent(item) for key, item in value.items()}
     if isinstance(value, list):
         return [sent(item) for item in value]
-    return UNKNOWN_TEXT if value is UNKNOWN else value
+    return analyzer.UNKNOWN if value is UNKNOWN else value
 
 
 @pytest.mark.parametrize("preview", [False, True])

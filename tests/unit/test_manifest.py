@@ -16,50 +16,13 @@ from serving.manifest import UNKNOWN, read
 from serving.rules import judge, violations
 from tests.fixtures.manifests import KINDS
 from tests.fixtures.manifests import manifest as manifest_of
-from tests.fixtures.rule_cases import CASES, P5EN, P6_B200, P6_B300, REVISION, RuleCase, image, on_h200
-
-MODEL = "zai-org/GLM-5.2"
-SNAPSHOT = f"/models/models--zai-org--GLM-5.2/snapshots/{REVISION}"
-GPUS = {"resources": {"limits": {"nvidia.com/gpu": "8", "memory": "1Ti"}}}
-
-
-def container(*command: str, **more: Any) -> dict[str, Any]:
-    return {"name": "vllm", "image": image("0.31.0"), **GPUS, **({"command": [*command]} if command else {}), **more}
-
-
-def deployment(*containers: Mapping[str, Any], machine: str | None = P5EN, **spec: Any) -> dict[str, Any]:
-    selector = {"node.kubernetes.io/instance-type": machine} if machine else {}
-    pod = {"nodeSelector": selector, "containers": [*containers], **spec}
-    return {"kind": "Deployment", "metadata": {"name": "hand-written"}, "spec": {"template": {"spec": pod}}}
+from tests.fixtures.one_node import DISGUISES, MODEL, container, deployment
+from tests.fixtures.rule_cases import CASES, P5EN, P6_B200, P6_B300, REVISION, RuleCase, on_h200
 
 
 def refused(manifest: object) -> dict[str, str]:
     found = [violation for reading in read(manifest) for violation in violations(judge(reading.facts))]
     return {violation.rule: violation.message for violation in found}
-
-
-DISGUISES: dict[str, dict[str, Any]] = {
-    "plain": container("vllm", "serve", MODEL, "--tensor-parallel-size", "8"),
-    "order": container("vllm", "serve", "--tensor-parallel-size", "8", MODEL),
-    "split": container("vllm", args=["serve", MODEL, "-tp", "8"]),
-    "short-flag": container("vllm", "serve", MODEL, "-tp=8"),
-    "abbreviation": container("vllm", "serve", MODEL, "--tensor", "8"),
-    "underscores": container("vllm", "serve", MODEL, "--tensor_parallel_size=8"),
-    "model-flag": container("vllm", "serve", f"--model={MODEL}", "-tp", "8"),
-    "module": container("python3", "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "-tp", "8"),
-    "entry-point": container(args=[MODEL, "-tp", "8"]),
-    "kubernetes-variables": container(
-        "vllm", "serve", "$(MODEL)", "-tp", "$(TP)", env=[{"name": "MODEL", "value": MODEL}, {"name": "TP", "value": "8"}]
-    ),
-    "shell": container("sh", "-c", f"exec vllm serve '{MODEL}' -t 8"),
-    "login-shell": container("bash", "-lc", f'M={MODEL} && export TP=8 && vllm serve "$M" -tp ${{TP}}'),
-    "shell-in-a-wrapper": container("env", "A=1", "nohup", "bash", "-euxo", "pipefail", "-c", f"cd /; vllm serve {MODEL} -tp 8"),
-    "arguments-of-a-shell": container("sh", "-c", 'exec "$@"', "--", "vllm", "serve", MODEL, "-tp", "8"),
-    "branch": container("sh", "-c", f"if [ -f /x ]; then sleep 1; else vllm serve {MODEL} -tp 8; fi"),
-    "snapshot": container("vllm", "serve", SNAPSHOT, "-tp", "8"),
-    "default-then-changed": container("vllm", "serve", MODEL, "-tp", "16", "-tp", "8"),
-    "without-resources": container("vllm", "serve", MODEL, "-tp", "8", resources={}),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DISGUISES)
