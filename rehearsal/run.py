@@ -167,7 +167,7 @@ class Rehearsal:
         """Show what `kubectl` gets to hear for a pod that breaks a rule; the pod as it is must be admitted."""
         from rehearsal.admission import refusals  # noqa: PLC0415 (loads the Kubernetes client)
 
-        rules = admission(self._plan)
+        rules = admission(self.plan)
         if rules is None:
             return
         for rule, said in refusals(self.world.cluster, rules, row):
