@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from serving.shell import UnreadableError, started
@@ -78,7 +78,26 @@ _HARMLESS = frozenset(
         *("return", "set", "shift", "test", "trap", "type", "typeset", "ulimit", "umask", "unset", "wait"),
     }
 )
-_WRAPPERS = frozenset({"exec", "command", "nohup", "setsid"})
+# Programs that run the command behind them as it stands, and what may stand between: options, numbers, variables.
+_WRAPPERS = frozenset(
+    {
+        *(
+            "chrt",
+            "command",
+            "dumb-init",
+            "env",
+            "exec",
+            "ionice",
+            "nice",
+            "nohup",
+            "numactl",
+            "opentelemetry-instrument",
+        ),
+        *("setsid", "stdbuf", "taskset", "time", "timeout", "tini"),
+    }
+)
+_BETWEEN = re.compile(r"-.*|[A-Za-z_][A-Za-z0-9_]*=.*|[\d.,:-]+[smhd]?", re.DOTALL)
+_SPLITS = re.compile(r"-[^-]*S.*|--split-string.*", re.DOTALL)  # `env -S` makes a command of one word
 _HARMLESS_VLLM = frozenset({"chat", "complete", "collect-env", "--version", "-v", "--help", "-h"})
 
 
@@ -102,15 +121,26 @@ def programs(words: Sequence[str], env: Mapping[str, str], unknowns: Unknowns) -
     `words` and `env` may hold marks of `unknowns`. Never raises for what cannot be followed: that is a `Program` that says so.
     """
     for at in range(len(words)):
-        behind = words[at:]
+        front, behind = words[:at], words[at:]
         if serve_words(behind) is not None:
-            # What nobody knows in front of the command may set a variable for it.
-            hidden = unknowns.why_any(filter(starts_unknown, words[:at]))
-            return [Program(tuple(behind), _wrapped_env(words[:at], env), hidden)]
+            return [Program(tuple(behind), _wrapped_env(front, env), _hidden(front, unknowns))]
         script = _shell_script(behind)
         if script is not None:
-            return _in_shell(program_name(behind[0]), script, _wrapped_env(words[:at], env), unknowns)
+            in_shell = _in_shell(program_name(behind[0]), script, _wrapped_env(front, env), unknowns)
+            hidden = _hidden(front, unknowns)
+            return [replace(program, unreadable=hidden) for program in in_shell] if hidden else in_shell
     return [Program(tuple(words), env, _unreadable(words, unknowns))]
+
+
+def _hidden(front: Sequence[str], unknowns: Unknowns) -> str | None:
+    """Return why nobody can tell what stands in front of a command does to it, or None if that is nothing but variables."""
+    for before, word in zip(("", *front), front, strict=False):
+        if starts_unknown(word):
+            return unknowns.why(word)
+        named = _BETWEEN.fullmatch(word) or before in {"-u", "--unset"} or program_name(word) in _WRAPPERS
+        if not named or _SPLITS.fullmatch(word):
+            return "it starts vLLM through a program that may change its flags and variables"
+    return None
 
 
 def program_name(word: str) -> str:

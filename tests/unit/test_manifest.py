@@ -74,6 +74,9 @@ SERVE = ("vllm", "serve", "zai-org/GLM-5.2-FP8")
 POD_IP = {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
+LAUNCHED = "it starts vLLM through a program that may change its flags and variables"
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
@@ -86,6 +89,10 @@ POD_IP = {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}
         ({**container(), "command": UNKNOWN}, "a value of it is known only after the update"),
         (container("env", UNKNOWN, *SERVE), "a value of it is known only after the update"),
         (container(*SERVE, UNKNOWN), "a value of it is known only after the update"),
+        (container("/launch", *SERVE), LAUNCHED),
+        (container("/launch", "sh", "-c", "vllm serve m"), LAUNCHED),
+        (container("nohup", "/launch", *SERVE), LAUNCHED),
+        (container("env", "-S", "/launch A=1", *SERVE), LAUNCHED),
         (container("/start", resources=UNKNOWN), "it runs a program that may start vLLM with flags of its own"),
     ],
 )  # fmt: skip
@@ -159,6 +166,22 @@ def test_only_a_field_whose_text_is_plain_leaves_a_shells_words_where_they_are(f
     assert (reading.unreadable is None) is plain
     if plain:
         assert reading.facts.tensor_parallel_size == 8
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        ("env", "-i", "-u", "A", "B=/c d", "exec", "nohup"),
+        ("numactl", "-N", "0", "--membind=0,1"),
+        ("/usr/bin/tini", "-s", "--"),
+        ("timeout", "-k", "5", "1h"),
+        ("taskset", "-c", "0-31,64-95"),
+    ],
+)
+def test_a_wrapper_that_runs_what_stands_behind_it_is_seen_through(front: tuple[str, ...]) -> None:
+    (reading,) = read(deployment(container(*front, *SERVE, "-tp", "8")))
+    assert reading.unreadable is None
+    assert reading.facts.tensor_parallel_size == 8
 
 
 def test_a_variable_set_in_front_of_the_command_may_have_a_value_that_nobody_knows() -> None:
