@@ -30,7 +30,7 @@ def policy_environment(progress: Progress) -> Path:
 
 
 def _build(workshop: Workshop) -> None:
-    workshop.progress("installing the policy pack's Python packages, once (30 MB to download)")
+    workshop.progress("installing the policy pack's Python packages, once (17 MB to download)")
     workshop.progress(f"  installed in {fill(workshop, LOCK):.0f} s")
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from rehearsal.control_plane.cache import cache_folder
 from rehearsal.control_plane.errors import ControlPlaneError
 from rehearsal.control_plane.install import Progress, Workshop, install_once
+from rehearsal.control_plane.python_environment import PYTHON, fill
 
 LOCK = Path(__file__).with_name("requirements.txt")
 """Exact versions and hashes; what is left out of vLLM's own requirements is in excludes.txt."""
@@ -30,7 +29,7 @@ class Environment:
     @property
     def python(self) -> Path:
         """Its Python."""
-        return self.folder / "bin" / "python"
+        return self.folder / PYTHON
 
     @property
     def vllm(self) -> Path:
@@ -75,21 +74,7 @@ def _build(workshop: Workshop) -> None:
         f"installing vLLM {version} for CPUs, once ({_DOWNLOAD_GB} GB to download, {_DISK_GB} GB on disk)"
     )
     environment = Environment(workshop.content)
-    # uv's cache beside the new environment: files are linked, not copied, and what is not installed goes away again.
-    env = {**os.environ, "UV_CACHE_DIR": str(workshop.scratch)}
-    uv = [sys.executable, "-m", "uv"]
-    # Relocatable, because the folder gets its final name only when it is complete.
-    workshop.run(
-        "environment",
-        [*uv, "venv", "--relocatable", "--python", sys.executable, str(environment.folder)],
-        env=env,
-    )
-    seconds = workshop.run(
-        "packages",
-        [*uv, "pip", "sync", "--require-hashes", "--python", str(environment.python), str(LOCK)],
-        env=env,
-        still=_downloads_so_far,
-    )
+    seconds = fill(workshop, LOCK, _downloads_so_far)
     _name_it_vllm(environment, version)
     # The first import compiles what a server imports, and shows that the environment works.
     seconds += workshop.run("vllm", [str(environment.vllm), "--version"], env={"HOME": str(workshop.scratch)})

@@ -70,6 +70,13 @@ def test_a_pod_that_cannot_be_known_is_refused(pack: Analyzer, path: tuple[str |
     assert f": cannot be judged: {WHY}. To do: write the command out" in found["readable"]
 
 
+@pytest.mark.parametrize("path", UNREADABLE, ids=named)
+def test_a_file_in_the_place_of_a_value_is_refused(pack: Analyzer, path: tuple[str | int, ...]) -> None:
+    # The signature of an asset (pulumi `sdk/go/common/resource/properties.go`).
+    asset = {"4dabf18193072939515e22adb298388d": "c44067f5952c0a294b673a41bacd8c17", "text": "vllm serve"}
+    assert "readable" in said(pack.analyze(changed(path, asset)))
+
+
 JUDGED = [
     ((*ENGINE, "image"), "image-digest", WHY),
     ((*ENGINE, "command", 2), "model-revision", WHY),

@@ -135,29 +135,3 @@ _CANARY: Object = {
         "validations": [{"expression": "false", "message": "the canary"}],
     },
 }
-
-
-def in_kind(kind: str, spec: Object) -> Object:
-    """Return an object of a kind that makes pods of a spec; `LeaderWorkerSet` for workers, `… leader` for the leader alone."""
-    labels = {"app": "judged"}
-    template = {"metadata": {"labels": labels}, "spec": spec}
-    selector = {"selector": {"matchLabels": labels}, "template": template}
-    group = {"size": 2, "workerTemplate": template}
-    api, body = {
-        "Pod": ("v1", spec),
-        "ReplicationController": ("v1", {"replicas": 0, "selector": labels, "template": template}),
-        "Deployment": ("apps/v1", {"replicas": 0, **selector}),
-        "ReplicaSet": ("apps/v1", {"replicas": 0, **selector}),
-        "StatefulSet": ("apps/v1", {"replicas": 0, "serviceName": "judged", **selector}),
-        "DaemonSet": ("apps/v1", selector),
-        "Job": ("batch/v1", {"template": {"spec": {"restartPolicy": "Never", **spec}}}),
-        "CronJob": (
-            "batch/v1",
-            {
-                "schedule": "0 0 1 1 *",
-                "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", **spec}}}},
-            },
-        ),
-        "LeaderWorkerSet": ("leaderworkerset.x-k8s.io/v1", {"replicas": 1, "leaderWorkerTemplate": group}),
-    }[kind]
-    return {"apiVersion": api, "kind": kind, "metadata": {"name": "judged"}, "spec": body}

@@ -12,8 +12,9 @@ from kubernetes.client.exceptions import ApiException
 
 from rehearsal.control_plane import ControlPlane
 from rehearsal.run import render
+from tests.fixtures.manifests import in_kind
 from tests.fixtures.rule_cases import image, on_h200
-from tests.rehearsal.admission import Object, Server, in_kind, policies_of
+from tests.rehearsal.admission import Object, Server, policies_of
 
 KINDS = (
     "Pod",

@@ -11,8 +11,9 @@ import pytest
 
 from rehearsal.control_plane import ControlPlane
 from tests.fixtures.disguises import DISGUISES
-from tests.rehearsal.admission import Object, Policy, Server, in_kind, policies_of
-from tests.rehearsal.test_agreement import SHARED, manifest
+from tests.fixtures.manifests import in_kind, manifest
+from tests.rehearsal.admission import Object, Policy, Server, policies_of
+from tests.rehearsal.test_agreement import SHARED
 
 JUDGED = {row.rule: row for row in policies_of("dev")}
 
