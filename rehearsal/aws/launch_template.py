@@ -103,6 +103,10 @@ def _check_range(draft: Draft, field: str, bounds: tuple[int, int], unit: str) -
         raise draft.refusal(field, f"must be from {bounds[0]:,} to {bounds[1]:,} {unit}", _CREATE.cited)
 
 
+def _check_placement(draft: Draft, world: World) -> None:
+    world.reference(draft, "placement.groupName", tokens.PLACEMENT_GROUP)
+
+
 def _check_layout(draft: Draft, _world: World) -> None:
     check_types(draft)
     name = draft.text("instanceType")
@@ -134,6 +138,7 @@ KINDS = (
             _check_choices,
             _check_capacity_reservation,
             _check_volumes,
+            _check_placement,
             _check_layout,
             lambda draft, _world: check_user_data(draft),
         ),

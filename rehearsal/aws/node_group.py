@@ -323,6 +323,8 @@ def _holds(record: Record, world: World) -> Iterable[Target]:
     groups = draft.texts("remoteAccess.sourceSecurityGroupIds")
     if of_template is not None:
         groups = [group for field in security_group_fields(of_template) for group in of_template.texts(field)]
+        placement = of_template.text("placement.groupName")
+        yield from [(tokens.PLACEMENT_GROUP, placement)] if placement else []
     yield from ((tokens.SECURITY_GROUP, group) for group in groups)
 
 

@@ -22,6 +22,7 @@ _NOT_FOUND: Final[Mapping[str, str]] = {
     tokens.VPC_ENDPOINT: "InvalidVpcEndpointId.NotFound",
     tokens.SECURITY_GROUP: "InvalidGroup.NotFound",
     tokens.LAUNCH_TEMPLATE: "InvalidLaunchTemplateId.NotFound",
+    tokens.PLACEMENT_GROUP: "InvalidPlacementGroup.Unknown",
     tokens.ROLE: "NoSuchEntity",
     tokens.KEY: "NotFoundException",
     tokens.LOG_GROUP: "ResourceNotFoundException",

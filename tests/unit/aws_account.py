@@ -237,6 +237,7 @@ def _nodes(cluster: aws.eks.Cluster, subnets: list[pulumi.Output[str]]) -> None:
         opts=after,
     )
     group = _security_group(cluster)
+    aws.ec2.PlacementGroup("gpu", strategy="cluster")
     template = _template(cluster, group)
     aws.eks.NodeGroup(
         "gpu",
@@ -391,6 +392,7 @@ ADDON: Key = ("Addon", "vpc-cni")
 ENTRY: Key = ("AccessEntry", "admin")
 ENTRY_POLICY: Key = ("AccessPolicyAssociation", "admin")
 POD_IDENTITY: Key = ("PodIdentityAssociation", "weights")
+PLACEMENT: Key = ("PlacementGroup", "gpu")
 TEMPLATE: Key = ("LaunchTemplate", "gpu")
 GPU_NODES: Key = ("NodeGroup", "gpu")
 SYSTEM_NODES: Key = ("NodeGroup", "system")

@@ -82,6 +82,15 @@ _OUTPUTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("SecurityGroupIngressRule", "efa", {"id": f"sgr-{_HEX}", "securityGroupRuleId": f"sgr-{_HEX}"}),
     ("SecurityGroupEgressRule", "efa", {"arn": f"arn:aws:ec2:us-east-2:123456789012:security-group-rule/sgr-{_HEX}"}),
     ("LaunchTemplate", "gpu", {"id": f"lt-{_HEX}", "latestVersion": "1", "name": r"gpu-[0-9a-f]{7}"}),
+    (
+        "PlacementGroup",
+        "gpu",
+        {
+            "id": r"gpu-[0-9a-f]{7}",
+            "placementGroupId": f"pg-{_HEX}",
+            "arn": r"arn:aws:ec2:us-east-2:123456789012:placement-group/gpu-[0-9a-f]{7}",
+        },
+    ),
     ("FlowLog", "main", {"id": f"fl-{_HEX}", "logDestinationType": "cloud-watch-logs"}),
     ("Role", "nodes", {"id": r"nodes-[0-9a-f]{7}", "arn": r"arn:aws:iam::123456789012:role/nodes-[0-9a-f]{7}"}),
     (
@@ -462,7 +471,7 @@ _ELSEWHERE: tuple[tuple[str, Callable[[], object], str], ...] = (
         "type",
         lambda: AwsStandIn(REGION).create("aws:ec2/vpc:VPC", "main", {}, preview=True),
         "aws:ec2/vpc:VPC::main: type: 'aws:ec2/vpc:VPC': the rehearsal's AWS stand-in does not know this resource type; did you "
-        "mean aws:ec2/vpc:Vpc?; it knows 27, and a new one is a Kind in the KINDS of a module of rehearsal/aws "
+        "mean aws:ec2/vpc:Vpc?; it knows 28, and a new one is a Kind in the KINDS of a module of rehearsal/aws "
         "(rehearsal/aws/stand_in.py)",
     ),
     (
