@@ -11,18 +11,41 @@ PORT = 8000
 MODELS_MOUNT = "/models"
 CACHES_MOUNT = "/caches"
 
+POD_ADDRESS = "POD_IP"
+"""The variable that holds a pod's own address; the pod takes it from its status."""
+
+# What several nodes need to talk over EFA (FI_* as in sc13912/eks-vllm-glm52-dlc-fsx).
+_FABRIC = {
+    # vLLM binds its unauthenticated traffic between nodes to this address (vLLM docs/usage/security.md).
+    "VLLM_HOST_IP": f"$({POD_ADDRESS})",
+    # The pod's interface; the other interfaces of the machine are EFA's and carry no IP.
+    "NCCL_SOCKET_IFNAME": "eth0",
+    "GLOO_SOCKET_IFNAME": "eth0",
+    "FI_PROVIDER": "efa",
+    "FI_EFA_USE_DEVICE_RDMA": "1",
+    "FI_EFA_FORK_SAFE": "1",
+    # NCCL falls back to TCP without a word: its log says which transport it took.
+    "NCCL_DEBUG": "INFO",
+    "NCCL_DEBUG_SUBSYS": "INIT,NET",
+}
+
 # Probes and scrapes every few seconds would bury the log.
 _QUIET_ENDPOINTS = "/health,/metrics,/ping"
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What a plan decides about one engine; the flags and variables follow from it."""
+    """What a plan decides about one engine; the flags and variables follow from it.
+
+    `layer_partition` has the number of layers of each pipeline stage.
+    """
 
     checkpoint: Checkpoint
     revision: str
     gpu: Gpu
+    nodes: int
     tensor_parallel_size: int
+    layer_partition: tuple[int, ...]
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -34,6 +57,7 @@ class EngineSettings:
     load_format: str
     shutdown_timeout_seconds: int
     engine_ready_timeout_seconds: int
+    rendezvous_timeout_seconds: int
     cache_path: str
 
 
@@ -43,7 +67,37 @@ def default_kv_cache_dtype(gpu: Gpu) -> str:
 
 
 def command(settings: EngineSettings) -> tuple[str, ...]:
-    """Return the whole argv of the engine. Every flag that a rule judges is stated, none is left to a default."""
+    """Return the whole argv of the engine. Every flag that a rule judges is stated, none is left to a default.
+
+    Where an engine runs on several nodes it is that of the first, which answers requests.
+    """
+    return (*_serve(settings), *_rendezvous(settings, rank="0"))
+
+
+def worker_command(settings: EngineSettings) -> tuple[str, ...]:
+    """Return the argv of the other nodes of an engine, which answer nobody; empty if there are none."""
+    if settings.nodes == 1:
+        return ()
+    return (*_serve(settings), *_rendezvous(settings, rank="$(LWS_WORKER_INDEX)"), "--headless")
+
+
+def _rendezvous(settings: EngineSettings, rank: str) -> tuple[str, ...]:
+    """Return how the nodes of an engine find each other: vLLM's own way, without Ray (docs/serving/parallelism_scaling.md).
+
+    The LeaderWorkerSet controller sets LWS_LEADER_ADDRESS and LWS_WORKER_INDEX in every container of a group.
+    """
+    if settings.nodes == 1:
+        return ()
+    return (
+        *("--nnodes", str(settings.nodes)),
+        *("--node-rank", rank),
+        *("--master-addr", "$(LWS_LEADER_ADDRESS)"),
+        # PyTorch waits ten minutes for the other nodes; one of them may have the weights still to fetch.
+        *("--distributed-timeout-seconds", str(settings.rendezvous_timeout_seconds)),
+    )
+
+
+def _serve(settings: EngineSettings) -> tuple[str, ...]:
     words = [
         *("vllm", "serve", settings.checkpoint.repository),
         *("--revision", settings.revision),
@@ -60,6 +114,8 @@ def command(settings: EngineSettings) -> tuple[str, ...]:
         *("--shutdown-timeout", str(settings.shutdown_timeout_seconds)),
         *("--disable-access-log-for-endpoints", _QUIET_ENDPOINTS),
     ]
+    if len(settings.layer_partition) > 1:
+        words += ["--pipeline-parallel-size", str(len(settings.layer_partition))]
     if settings.speculative_tokens:
         mtp = {"method": "mtp", "num_speculative_tokens": settings.speculative_tokens}
         words += ["--speculative-config", json.dumps(mtp, separators=(",", ":"))]
@@ -98,4 +154,7 @@ def environment(settings: EngineSettings) -> dict[str, str]:
     if settings.gpu.architecture == "blackwell" and settings.speculative_tokens:
         # FlashInfer's MNNVL all-reduce lowers MTP acceptance on these GPUs (llm-d's GLM guide).
         env["VLLM_FLASHINFER_ALLREDUCE_BACKEND"] = "trtllm"
-    return env
+    if len(settings.layer_partition) > 1:
+        # vLLM's own division begins stages at layers that take their index from the stage before (rule pp-split).
+        env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, settings.layer_partition))
+    return env | _FABRIC if settings.nodes > 1 else env

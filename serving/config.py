@@ -17,22 +17,13 @@ from pydantic.alias_generators import to_camel
 
 from serving import catalogue
 from serving.config_errors import sentences
-from serving.spelling import InputError, UnknownKeyError, allowed, did_you_mean, listed, nearest
+from serving.contradictions import contradictions
+from serving.facts import IMAGE_DIGEST
+from serving.spelling import InputError, UnknownKeyError, allowed, did_you_mean, nearest
 
 PROJECT = "glm-on-gpus"
 _PROVIDER_NAMESPACES = ("aws", "kubernetes", "pulumi")
 _TOP_LEVEL = ("cluster", "nodePools", "workloads")
-
-
-# Namespaces that are Kubernetes' or this stack's own: `destroy` would take them away.
-_RESERVED_NAMES = ("default", "nvidia-device-plugin")
-
-# Variables that other settings rest on: an override would go unseen by them.
-_DERIVED_VARIABLES = {
-    "VLLM_ENGINE_READY_TIMEOUT_S": "probes and deadlines are timed by the same number",
-    "HF_HUB_OFFLINE": "the weights are on the node and verified",
-    "HF_HUB_CACHE": "the weights are mounted there",
-}
 
 
 # EC2 gives two minutes' notice before it takes a spot machine back (EC2 user guide, spot interruption notices).
@@ -130,6 +121,10 @@ ZoneId = Annotated[
         "a name such as us-east-1a stands for another zone in every account",
     ),
 ]
+EfaPluginImage = Annotated[
+    str,
+    Field(pattern=IMAGE_DIGEST.pattern, description="an image by digest, repository@sha256:…"),
+]
 
 
 class _Model(BaseModel):
@@ -182,6 +177,8 @@ class EksClusterConfig(_Model):
         ],
     ] = {}
     """a map from an add-on to its version such as {vpc-cni: v1.23.1-eksbuild.1}; an add-on left out gets the default of EKS"""
+    efa_plugin_image: EfaPluginImage | None = None
+    """an image by digest, repository@sha256:…; the catalogue's EFA device plugin if left out"""
     deletion_protection: bool = False
     """true or false"""
 
@@ -195,9 +192,13 @@ class ExistingClusterConfig(_Model):
     kubeconfig: Annotated[str, Field(min_length=1)] = "~/.kube/config"
     """the path of a kubeconfig file"""
     install_device_plugin: bool = False
-    """true or false; true only if nothing else in the cluster hands out its GPUs"""
+    """true or false; true only if nothing else in the cluster hands out its GPUs and EFA interfaces"""
+    install_leader_worker_set: bool = False
+    """true or false; true only if the cluster has no LeaderWorkerSet controller, which replicas of several nodes need"""
     install_admission_policies: bool = True
     """true or false; false only if you may not create admission policies there, then kubectl can get around the rules"""
+    efa_plugin_image: EfaPluginImage | None = None
+    """an image by digest, repository@sha256:…; the catalogue's EFA device plugin if left out"""
 
 
 class OnDemand(_Model):
@@ -234,7 +235,7 @@ class NodePoolConfig(_Model):
     capacity: Annotated[OnDemand | Reservation | CapacityBlock, Field(discriminator="kind")] | None = None
     """{kind: onDemand}, {kind: reservation, reservationId: cr-…} or {kind: capacityBlock, reservationId: cr-…}"""
     efa: bool = False
-    """true or false; EFA serves traffic between nodes, one node's eight GPUs do not need it"""
+    """true or false; replicas of several nodes need EFA, one node's eight GPUs do not"""
     root_volume_gib: Annotated[int, Field(alias="rootVolumeGiB", ge=50, le=16_384)] = 200
     """a whole number of GiB from 50 to 16384; the weights do not live there"""
     ami_release_version: Annotated[str, Field(pattern=r"^\d\.\d+\.\d+-\d{8}$")] | None = None
@@ -266,7 +267,11 @@ class WorkloadConfig(_Model):
     image: str | None = None
     """an image by digest, repository@sha256:…; the release's public image if left out"""
     replicas: Annotated[int, Field(ge=1, le=64)]
-    """a whole number of replicas from 1 to 64; each takes a whole node"""
+    """a whole number of replicas from 1 to 64; each takes nodesPerReplica whole nodes"""
+    nodes_per_replica: Annotated[int, Field(ge=1, le=4)] = 1
+    """a whole number of nodes from 1 to 4; more than one serve a model together, over EFA"""
+    pipeline_parallel_size: Annotated[int, Field(ge=1, le=4)] = 1
+    """a whole number of pipeline stages from 1 to 4; the GPUs of a stage share its layers by tensor parallelism"""
     max_model_len: Annotated[int, Field(ge=1024, le=1_048_576)]
     """a whole number of tokens from 1024 to 1048576, without a unit"""
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -337,7 +342,7 @@ def parse(settings: Mapping[str, object], where: str = "config") -> StackConfig:
     except ValidationError as error:
         problems += sentences(error, StackConfig)
     else:
-        problems += _contradictions(config)
+        problems += contradictions(config)
         if not problems:
             return config
     # A key may hold a line break, a problem is one line.
@@ -394,139 +399,6 @@ def _key_problems(settings: Mapping[str, object]) -> Iterator[str]:
             yield f"{key}: unknown key; write aws:region"
         elif namespace == PROJECT and name not in _TOP_LEVEL:
             yield f"{key}: unknown key; {allowed(_TOP_LEVEL)}{did_you_mean(name, _TOP_LEVEL)}"
-
-
-# --- what single fields cannot say -----------------------------------------------------------------------------------
-
-
-def _contradictions(config: StackConfig) -> Iterator[str]:
-    for name, pool in config.node_pools.items():
-        path = f"nodePools.{name}"
-        if isinstance(config.cluster, EksClusterConfig):
-            yield from _eks_pool_problems(path, pool, config.cluster, config.region)
-        else:
-            yield from _existing_pool_problems(path, pool)
-    if isinstance(config.cluster, EksClusterConfig):
-        yield from _zone_problems(config.cluster, config.region)
-    for name, workload in config.workloads.items():
-        yield from _name_problems(name)
-        yield from _workload_problems(f"workloads.{name}", workload, config)
-    yield from _capacity_problems(config)
-
-
-def _zone_problems(cluster: EksClusterConfig, region: str | None) -> Iterator[str]:
-    if region is None:
-        yield "aws:region: missing; expected an AWS region such as us-east-1"
-        return
-    if region not in catalogue.regions():
-        known = sorted(catalogue.regions())
-        yield (
-            f"aws:region: {region!r} offers none of the catalogue's machines; {allowed(known)}{did_you_mean(region, known)}"
-        )
-        return
-    prefix = catalogue.regions()[region]
-    elsewhere = [zone for zone in cluster.availability_zone_ids if zone.rpartition("-")[0] != prefix]
-    if elsewhere:
-        yield (
-            f"cluster.availabilityZoneIds: {listed(elsewhere, 'and')} {'are' if len(elsewhere) > 1 else 'is'} not in {region}, "
-            f"whose zone ids begin with {prefix}-az"
-        )
-    if len(set(cluster.availability_zone_ids)) < len(cluster.availability_zone_ids):
-        yield f"cluster.availabilityZoneIds: {list(cluster.availability_zone_ids)} names a zone twice; name each zone once"
-
-
-def _eks_pool_problems(path: str, pool: NodePoolConfig, cluster: EksClusterConfig, region: str | None) -> Iterator[str]:
-    offered = catalogue.instance_type(pool.instance_type).availability_zone_ids
-    prefix = catalogue.regions().get(region or "")
-    here = [zone for zone in offered if zone.rpartition("-")[0] == prefix]
-    zone = pool.availability_zone_id
-    if pool.capacity is None:
-        yield f"{path}.capacity: missing; expected {NodePoolConfig.model_fields['capacity'].description}"
-    if prefix and not here:
-        regions = catalogue.instance_type(pool.instance_type).regions
-        yield f"{path}.instanceType: {pool.instance_type} is not offered in {region}; it is in {listed(regions, 'and')}"
-    elif zone is None:
-        yield f"{path}.availabilityZoneId: missing; {pool.instance_type} is offered in {listed(here)}"
-    elif prefix and zone not in here:
-        yield (
-            f"{path}.availabilityZoneId: {zone!r} does not offer {pool.instance_type}; "
-            f"in {region} these do: {listed(here)}{did_you_mean(zone, here)}"
-        )
-    elif zone not in cluster.availability_zone_ids:
-        yield (
-            f"{path}.availabilityZoneId: {zone!r} is not one of the cluster's zones; "
-            f"add it to cluster.availabilityZoneIds, now {listed(cluster.availability_zone_ids, 'and')}"
-        )
-    release = pool.ami_release_version
-    if release is not None and not release.startswith(f"{cluster.kubernetes_version}."):
-        yield (
-            f"{path}.amiReleaseVersion: {release!r} is not a release for Kubernetes {cluster.kubernetes_version}; "
-            f"name one that begins with {cluster.kubernetes_version}., or leave it out"
-        )
-
-
-def _existing_pool_problems(path: str, pool: NodePoolConfig) -> Iterator[str]:
-    unused = {
-        "capacity": pool.capacity,
-        "availabilityZoneId": pool.availability_zone_id,
-        "amiReleaseVersion": pool.ami_release_version,
-    }
-    for field, value in unused.items():
-        if value is not None:
-            yield f"{path}.{field}: the nodes of an existing cluster are not provisioned here; leave {field} out"
-
-
-def _name_problems(name: str) -> Iterator[str]:
-    if name in _RESERVED_NAMES or name.startswith("kube-"):
-        yield (
-            f"workloads.{name}: a workload's name is its namespace, and {name} belongs to others; "
-            "choose another name such as glm"
-        )
-
-
-def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig) -> Iterator[str]:
-    for name in workload.env.keys() & _DERIVED_VARIABLES.keys():
-        yield f"{path}.env.{name}: the plan sets it ({_DERIVED_VARIABLES[name]}); leave it out"
-    if workload.node_pool not in config.node_pools:
-        pools = list(config.node_pools)
-        yield (
-            f"{path}.nodePool: there is no node pool {workload.node_pool!r}; "
-            f"{allowed(pools)}{did_you_mean(workload.node_pool, pools)}"
-        )
-    try:
-        checkpoint = catalogue.checkpoint_for(workload.model, workload.precision)
-    except UnknownKeyError as error:
-        yield f"{path}.precision: {error}"
-    else:
-        if checkpoint.thinking == "always" and not workload.reasoning:
-            yield (
-                f"{path}.reasoning: {workload.model} always thinks, and without a reasoning parser its thoughts end up in "
-                "every answer; leave reasoning out"
-            )
-        if workload.revision is None and checkpoint.revision is None:
-            yield (
-                f"{path}.revision: missing, and the catalogue knows no revision of {checkpoint.repository}; "
-                "set it to a commit of that repository, 40 hexadecimal digits"
-            )
-    if workload.image is None and catalogue.engine(workload.vllm_version).digest is None:
-        with_digest = [row.version for row in catalogue.engines().values() if row.digest]
-        yield (
-            f"{path}.vllmVersion: no public image digest of vLLM {workload.vllm_version} is known; "
-            f"pin it (python -m serving pin vllm {workload.vllm_version}), set {path}.image to your copy by digest, "
-            f"or use {listed(with_digest)}"
-        )
-
-
-def _capacity_problems(config: StackConfig) -> Iterator[str]:
-    for name, pool in config.node_pools.items():
-        users = {key: row.replicas for key, row in config.workloads.items() if row.node_pool == name}
-        if sum(users.values()) > pool.nodes:
-            asked = listed([f"{replicas} of {key}" for key, replicas in users.items()], "and")
-            path = f"workloads.{next(iter(users))}.replicas"
-            yield (
-                f"{path}: the replicas ({asked}) need {sum(users.values())} nodes, one each, "
-                f"but nodePools.{name}.nodes is {pool.nodes}; lower the replicas or raise the nodes"
-            )
 
 
 def json_schema() -> dict[str, Any]:

@@ -64,6 +64,7 @@ class WorkloadFacts:  # noqa: PLW1641 (it holds mappings and has no hash)
     tool_call_parser: str | None
     reasoning_parser: str | None = None
     auto_tool_choice: bool = False
+    headless: bool = False
     pipeline_parallel_size: int = 1
     decode_context_parallel_size: int = 1
     kv_connector: str | None = None

@@ -9,7 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, combinations, pairwise
 
-from serving.catalogue import Architecture
+from serving.catalogue import Architecture, Precision
+
+
+def rank_problem(architecture: Architecture, precision: Precision, gpus: int, stages: int) -> str | None:
+    """Return why vLLM cannot divide a model among so many GPUs in so many pipeline stages, or None.
+
+    Within a stage every GPU has the same number of attention heads, and whole FP8 blocks of an expert's columns.
+    """
+    if gpus % stages:
+        return f"{gpus} GPUs do not make {stages} pipeline stages of equal size"
+    ranks = gpus // stages
+    if architecture.attention_heads % ranks:
+        return f"{ranks} GPUs cannot have the same number of {architecture.attention_heads} attention heads each"
+    columns = architecture.moe_intermediate_size / ranks
+    if precision == "fp8" and columns % architecture.fp8_block:
+        return f"{ranks} GPUs cut FP8 blocks: {columns:g} columns of an expert on each, and a block has {architecture.fp8_block}"
+    return None
 
 
 def default_partition(layers: int, stages: int) -> tuple[int, ...]:

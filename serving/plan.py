@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from serving import catalogue
 from serving.catalogue import Checkpoint, EfaSlot, InstanceType
-from serving.command import CACHES_MOUNT, PORT, EngineSettings, command, default_kv_cache_dtype, environment
+from serving.command import (
+    CACHES_MOUNT,
+    PORT,
+    EngineSettings,
+    command,
+    default_kv_cache_dtype,
+    environment,
+    worker_command,
+)
 from serving.config import PROJECT, EksClusterConfig, ExistingClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
 from serving.cost import Cost, pool_cost
 from serving.expectations import expectations, long_needle_tokens
 from serving.facts import HostPath, WorkloadFacts, short_digest
 from serving.memory import MemoryBreakdown, breakdown, decode_scratch_gib, largest_captured_batch
+from serving.parallelism import aligned_partition
 from serving.reading import from_command
 from serving.rules import (
     DECODE_SCRATCH_LIMIT_GIB,
@@ -31,16 +41,28 @@ from serving.rules import (
 from serving.timing import Timing, timing
 
 GPU_RESOURCE = "nvidia.com/gpu"
+GPU_LABEL = "nvidia.com/gpu.present"
+EFA_RESOURCE = "vpc.amazonaws.com/efa"
+EFA_LABEL = "vpc.amazonaws.com/efa.present"
 GPU_TAINT_VALUE = "present"  # the value that NVIDIA's own charts tolerate
 NODE_POOL_LABEL = "glm-on-gpus/node-pool"
 
 # A replica has its node to itself; the tenth is for the kubelet's daemons and theirs.
 _NODE_SHARE_PERCENT = 90
 
+# Machines with the EFA driver set 5,128 huge pages of 2 MiB aside (EKS user guide, node-efa), for libfabric's buffers.
+_EFA_HUGEPAGES_MIB = 5_120
+
+WorkloadKind = Literal["Deployment", "LeaderWorkerSet"]
+"""The Kubernetes object that keeps a workload's pods: a LeaderWorkerSet where each replica is a group of them."""
+
 
 @dataclass(frozen=True)
 class NodePoolPlan:
-    """A pool of GPU machines. `taint` is (key, value) with effect NoSchedule."""
+    """A pool of GPU machines. `taint` is (key, value) with effect NoSchedule.
+
+    `cluster_placement`: its machines are to stand close together, and nothing else sees to it.
+    """
 
     name: str
     instance: InstanceType
@@ -49,6 +71,7 @@ class NodePoolPlan:
     capacity: str | None
     reservation_id: str | None
     efa_slots: tuple[EfaSlot, ...]
+    cluster_placement: bool
     root_volume_gib: int
     ami_release_version: str | None
     labels: Mapping[str, str]
@@ -58,12 +81,17 @@ class NodePoolPlan:
 
 @dataclass(frozen=True)
 class PodResources:
-    """What one replica's container asks for: milli-CPU, MiB of memory, GPUs; GiB of shared memory."""
+    """What the engine's container asks for on each node: milli-CPU, MiB of memory, GPUs, GiB of shared memory.
+
+    Where an engine runs on several nodes also EFA interfaces, and MiB of huge pages for them.
+    """
 
     cpu_millis: int
     memory_mib: int
     gpus: int
     shared_memory_gib: int
+    efa_interfaces: int
+    hugepages_mib: int
 
 
 @dataclass(frozen=True)
@@ -81,9 +109,13 @@ class Rollout:
 
 @dataclass(frozen=True)
 class WorkloadPlan:
-    """A model served by vLLM, with everything its Kubernetes objects say. `expectations` is the gate's expect file."""
+    """A model served by vLLM, with everything its Kubernetes objects say. `expectations` is the gate's expect file.
+
+    `command` is that of the pod that answers requests, `worker_command` that of the other pods of its group, if it has any.
+    """
 
     name: str
+    kind: WorkloadKind
     namespace: str
     node_pool: str
     checkpoint: Checkpoint
@@ -94,9 +126,11 @@ class WorkloadPlan:
     replicas: int
     nodes_per_replica: int
     tensor_parallel_size: int
+    pipeline_parallel_size: int
     max_model_len: int
     max_num_seqs: int
     command: tuple[str, ...]
+    worker_command: tuple[str, ...]
     env: Mapping[str, str]
     port: int
     cache_path: str
@@ -132,6 +166,19 @@ class Plan:
         return isinstance(self.cluster, EksClusterConfig) or self.cluster.install_device_plugin
 
     @property
+    def efa_plugin_image(self) -> str | None:
+        """The EFA device plugin that the stack brings, by digest; None where no pool has EFA or its owner sees to it."""
+        if not self.installs_device_plugin or not any(pool.efa_slots for pool in self.node_pools.values()):
+            return None
+        return self.cluster.efa_plugin_image or catalogue.image("efa-plugin").reference
+
+    @property
+    def installs_leader_worker_set(self) -> bool:
+        """Whether the stack brings the LeaderWorkerSet controller; an existing cluster may have its own."""
+        ours = isinstance(self.cluster, EksClusterConfig) or self.cluster.install_leader_worker_set
+        return ours and any(row.kind == "LeaderWorkerSet" for row in self.workloads.values())
+
+    @property
     def violations(self) -> list[Violation]:
         """Every refusal, workload by workload in the table's order."""
         return [refusal for row in self.workloads.values() for refusal in violations(row.verdicts)]
@@ -153,7 +200,8 @@ class Plan:
 def build(config: StackConfig, stack: str) -> Plan:
     """Derive the plan of a stack. Never refuses: `violations` says what the rules refuse."""
     pools = {name: _node_pool(name, row, config) for name, row in config.node_pools.items()}
-    used = {name: sum(row.replicas for row in config.workloads.values() if row.node_pool == name) for name in pools}
+    nodes = [(row.node_pool, row.replicas * row.nodes_per_replica) for row in config.workloads.values()]
+    used = {name: sum(taken for pool, taken in nodes if pool == name) for name in pools}
     workloads = {
         name: _workload(name, row, pools[row.node_pool], pools[row.node_pool].nodes - used[row.node_pool])
         for name, row in config.workloads.items()
@@ -175,11 +223,14 @@ def _node_pool(name: str, pool: NodePoolConfig, config: StackConfig) -> NodePool
         capacity=capacity,
         reservation_id=getattr(pool.capacity, "reservation_id", None),
         efa_slots=instance.efa_interfaces if pool.efa else (),
+        # Reserved machines stand where their reservation has them: a Capacity Block's are close together by themselves.
+        cluster_placement=pool.efa and capacity == "onDemand",
         root_volume_gib=pool.root_volume_gib,
         ami_release_version=release,
         labels={
             # The AMI sets this label only from Kubernetes 1.35 on; the device plugin selects on it.
-            "nvidia.com/gpu.present": "true",
+            GPU_LABEL: "true",
+            **({EFA_LABEL: "true"} if pool.efa else {}),
             "accelerator.nvidia.com/class": accelerator_class(instance),
             NODE_POOL_LABEL: name,
         },
@@ -197,12 +248,15 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
     checkpoint = catalogue.checkpoint_for(row.model, row.precision)
     engine = catalogue.engine(row.vllm_version)
     image = f"{catalogue.image('vllm').repository}@{engine.digest}" if row.image is None else row.image
-    times = timing(checkpoint, row.replicas, long_needle_tokens(row.gate, row.max_model_len))
+    needle = long_needle_tokens(row.gate, row.max_model_len)
+    times = timing(checkpoint, row.replicas, needle, row.nodes_per_replica)
     settings = EngineSettings(
         checkpoint=checkpoint,
         revision=_revision(row, checkpoint),
         gpu=pool.instance.gpu,
-        tensor_parallel_size=pool.instance.gpus,
+        nodes=row.nodes_per_replica,
+        tensor_parallel_size=row.nodes_per_replica * pool.instance.gpus // row.pipeline_parallel_size,
+        layer_partition=aligned_partition(checkpoint.architecture, row.pipeline_parallel_size),
         max_model_len=row.max_model_len,
         max_num_seqs=row.max_num_seqs or derived_max_num_seqs(row.speculative_tokens, row.max_model_len),
         max_num_batched_tokens=row.max_num_batched_tokens,
@@ -214,11 +268,12 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         load_format=row.load_format,
         shutdown_timeout_seconds=times.shutdown_timeout_seconds,
         engine_ready_timeout_seconds=times.engine_ready_timeout_seconds,
+        rendezvous_timeout_seconds=times.fetch_budget_seconds,
         cache_path=cache_path(name, image),
     )
     argv = command(settings)
     env = {**environment(settings), **row.env}
-    resources = _resources(pool.instance)
+    resources = _resources(pool, row.nodes_per_replica)
     facts = from_command(
         name,
         argv,
@@ -236,6 +291,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
     memory = breakdown(facts.shape)
     return WorkloadPlan(
         name=name,
+        kind="LeaderWorkerSet" if row.nodes_per_replica > 1 else "Deployment",
         namespace=name,
         node_pool=pool.name,
         checkpoint=checkpoint,
@@ -246,16 +302,18 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         replicas=row.replicas,
         nodes_per_replica=facts.nodes_per_replica,
         tensor_parallel_size=settings.tensor_parallel_size,
+        pipeline_parallel_size=row.pipeline_parallel_size,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
         command=argv,
+        worker_command=worker_command(settings),
         env=env,
         port=PORT,
         cache_path=settings.cache_path,
         resources=resources,
         node_selector=_node_selector(pool),
         taint=pool.taint,
-        rollout=_rollout(row.replicas, spare_nodes, times),
+        rollout=_rollout(row, spare_nodes, times),
         timing=times,
         expectations=expectations(
             settings,
@@ -297,22 +355,25 @@ def cache_path(workload: str, image: str) -> str:
     return f"{CACHES_MOUNT}/{short_digest(image) or 'unpinned'}/{workload}-0"
 
 
-def _rollout(replicas: int, spare_nodes: int, times: Timing) -> Rollout:
-    """Choose the strategy from spare capacity: a replica takes a whole node, so a surge pod needs a spare one."""
-    if spare_nodes > 0:
+def _rollout(row: WorkloadConfig, spare_nodes: int, times: Timing) -> Rollout:
+    """Choose the strategy from spare capacity: a replica takes whole nodes, so a surge needs as many spare ones."""
+    if spare_nodes >= row.nodes_per_replica:
         return Rollout(max_surge=1, max_unavailable=0, stops_serving_seconds=0)
-    if replicas > 1:
+    if row.replicas > 1:
         return Rollout(max_surge=0, max_unavailable=1, stops_serving_seconds=0)
     stops = times.termination_grace_period_seconds + times.expected_restart_seconds
     return Rollout(max_surge=0, max_unavailable=1, stops_serving_seconds=stops)
 
 
-def _resources(instance: InstanceType) -> PodResources:
+def _resources(pool: NodePoolPlan, nodes: int) -> PodResources:
+    instance = pool.instance
     return PodResources(
         cpu_millis=instance.allocatable_cpu_millis * _NODE_SHARE_PERCENT // 100 // 1000 * 1000,
         memory_mib=instance.allocatable_memory_mib * _NODE_SHARE_PERCENT // 100 // 1024 * 1024,
         gpus=instance.gpus,
         shared_memory_gib=ENGINE_SHARED_MEMORY_GIB,
+        efa_interfaces=len(pool.efa_slots) if nodes > 1 else 0,
+        hugepages_mib=_EFA_HUGEPAGES_MIB if nodes > 1 else 0,
     )
 
 

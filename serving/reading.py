@@ -152,6 +152,7 @@ def _readers(given: Arguments, image: str, around: Surroundings) -> dict[str, Ca
         "tool_call_parser": lambda: given.get("tool-call-parser"),
         "reasoning_parser": lambda: given.get("reasoning-parser"),
         "auto_tool_choice": lambda: given.get("enable-auto-tool-choice") == "true",
+        "headless": lambda: given.get("headless") == "true",
         "pipeline_parallel_size": lambda: _count(given, "pipeline-parallel-size") or 1,
         "decode_context_parallel_size": lambda: _count(given, "decode-context-parallel-size") or 1,
         "kv_connector": lambda: _connector(given),

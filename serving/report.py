@@ -48,8 +48,11 @@ def _workload_json(row: WorkloadPlan) -> dict[str, Any]:
         "engineVersion": row.engine_version,
         "replicas": row.replicas,
         "nodesPerReplica": row.nodes_per_replica,
+        "kind": row.kind,
         "tensorParallelSize": row.tensor_parallel_size,
+        "pipelineParallelSize": row.pipeline_parallel_size,
         "command": list(row.command),
+        "workerCommand": list(row.worker_command),
         "env": dict(row.env),
         "memory": {
             "usableGiB": round(memory.usable_gib, 3),
@@ -139,7 +142,7 @@ def _summary(row: WorkloadPlan) -> Iterator[tuple[str, str]]:
     memory = row.memory
     yield "model", f"{row.checkpoint.repository} at {row.revision}"
     yield "engine", f"vLLM {row.engine_version}, {row.image}"
-    yield "replicas", f"{row.replicas} on pool {row.node_pool}, tensor parallel size {row.tensor_parallel_size}"
+    yield "replicas", f"{row.replicas} on pool {row.node_pool}, {_parallelism(row)}"
     yield (
         "KV cache",
         f"{memory.kv_pool_gib:.1f} GiB, {memory.kv_pool_tokens:,} tokens at {memory.kv_bytes_per_token:,} B each",
@@ -153,6 +156,15 @@ def _summary(row: WorkloadPlan) -> Iterator[tuple[str, str]]:
     yield "rollout", _rollout(row)
 
 
+def _parallelism(row: WorkloadPlan) -> str:
+    parts = [
+        f"{row.nodes_per_replica} nodes each" if row.nodes_per_replica > 1 else "",
+        f"tensor parallel size {row.tensor_parallel_size}",
+        f"{row.pipeline_parallel_size} pipeline stages" if row.pipeline_parallel_size > 1 else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
 def _start_parts(row: WorkloadPlan) -> str:
     times = row.timing
     return (
@@ -163,15 +175,16 @@ def _start_parts(row: WorkloadPlan) -> str:
 
 
 def _rollout(row: WorkloadPlan) -> str:
-    rollout = row.rollout
+    rollout, several = row.rollout, row.nodes_per_replica > 1
+    new, spare = ("group", "spare nodes") if several else ("pod", "spare node")
     if rollout.stops_serving_seconds:
         return (
-            f"no spare node: serving stops for about {_minutes(rollout.stops_serving_seconds)}, "
-            "and stays stopped if the new pod fails its checks"
+            f"no {spare}: serving stops for about {_minutes(rollout.stops_serving_seconds)}, "
+            f"and stays stopped if the new {new} fails its checks"
         )
     if rollout.max_surge:
-        return "the new pod starts on a spare node and proves its answers, then the old one ends"
-    return f"one of {row.replicas} replicas at a time; a new pod that fails its checks ends the rollout, the others serve on"
+        return f"the new {new} starts on {spare if several else f'a {spare}'} and proves its answers, then the old one ends"
+    return f"one of {row.replicas} replicas at a time; a new {new} that fails its checks ends the rollout, the others serve on"
 
 
 def _minutes(seconds: int) -> str:

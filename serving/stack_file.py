@@ -15,6 +15,9 @@ from serving.spelling import allowed, did_you_mean
 _STACK_FILE_KEYS = ("config", "environment", "encryptedkey", "encryptionsalt", "secretsprovider")
 
 
+EXAMPLES = "examples"
+"""The folder of stack files beside a project's own that show other shapes."""
+
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -52,14 +55,20 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def stack_file(stack: str, folder: Path) -> Path:
-    """Return the path of a stack's file; raise `ConfigError` if there is none."""
+    """Return the path of a stack's file, or of an example's; raise `ConfigError` if there is none."""
     name = f"Pulumi.{stack}.yaml"
-    path = folder / name
-    if not path.is_file():
-        stacks = sorted(p.name.removeprefix("Pulumi.").removesuffix(".yaml") for p in folder.glob("Pulumi.*.yaml"))
-        hint = f"{allowed(stacks)}{did_you_mean(stack, stacks)}" if stacks else "it has no stack file at all"
+    path = next((place / name for place in (folder, folder / EXAMPLES) if (place / name).is_file()), None)
+    if path is None:
+        stacks, examples = _stacks(folder), _stacks(folder / EXAMPLES)
+        hint = "it has no stack file at all"
+        if stacks or examples:
+            hint = f"{allowed(stacks or examples)}{did_you_mean(stack, [*stacks, *examples])}"
         raise ConfigError([f"--stack {stack}: there is no {name} in {folder}; {hint}"])
     return path
+
+
+def _stacks(folder: Path) -> list[str]:
+    return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in folder.glob("Pulumi.*.yaml"))
 
 
 def read(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The one timing model: everything that waits for a load, a gate or a drain is derived here, in seconds.
 
 fetch + load + engine start -> VLLM_ENGINE_READY_TIMEOUT_S <= startup probe budget
+An engine on several nodes is ready when the last of them is: one may still fetch when another begins to start.
 startup probe budget + two runs of the gate <= progressDeadlineSeconds -> Pulumi's customTimeouts
 preStop + --shutdown-timeout + margin = terminationGracePeriodSeconds <= a node's drain (15 minutes)
 """
@@ -98,15 +99,16 @@ def _load_seconds(checkpoint: Checkpoint) -> int:
     return round(checkpoint.bytes / _LOAD_BYTES_PER_SECOND)
 
 
-def timing(checkpoint: Checkpoint, replicas: int, long_needle_tokens: int = 0) -> Timing:
+def timing(checkpoint: Checkpoint, replicas: int, long_needle_tokens: int = 0, nodes_per_replica: int = 1) -> Timing:
     """Return the times of a workload. Replicas are replaced one after the other, so the await counts each.
 
     `long_needle_tokens` is the length of the gate's optional longer needle.
     """
     load = _load_seconds(checkpoint)
-    engine_ready = _up_to_minute(_START_FACTOR * (load + _ENGINE_START_SECONDS))
-    startup = engine_ready + _AFTER_ENGINE_TIMEOUT_SECONDS
     fetch = _up_to_minute(checkpoint.bytes / _FETCH_BYTES_PER_SECOND_SLOW + checkpoint.bytes / _VERIFY_BYTES_PER_SECOND)
+    others = fetch if nodes_per_replica > 1 else 0
+    engine_ready = _up_to_minute(_START_FACTOR * (load + _ENGINE_START_SECONDS)) + others
+    startup = engine_ready + _AFTER_ENGINE_TIMEOUT_SECONDS
     long_needle = long_needle_tokens / _PREFILL_TOKENS_PER_SECOND
     gate = _up_to_minute(_GATE_DEADLINE_FACTOR * _GATE_ENGINE_SECONDS + _PREFILL_FACTOR * long_needle)
     gate_budget = _GATE_RUNS * (gate + _GATE_BACK_OFF_SECONDS)

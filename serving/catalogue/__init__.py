@@ -22,6 +22,7 @@ from serving.catalogue.models import (
     OtherImage,
     Pin,
     Pool,
+    Precision,
     Price,
     ServeFlags,
     SystemInstanceType,
@@ -39,9 +40,11 @@ __all__ = [
     "OtherImage",
     "Pin",
     "Pool",
+    "Precision",
     "Price",
     "ServeFlags",
     "SystemInstanceType",
+    "architecture_of",
     "checkpoint_for",
     "checkpoints",
     "engine",
@@ -127,6 +130,11 @@ def _model(name: str) -> dict[str, Any]:
     """Return what every checkpoint of a model shares."""
     row = _table("checkpoints", "model")[name]
     return {**row, "architecture": _architectures()[row["architecture"]]}
+
+
+def architecture_of(model: str) -> Architecture:
+    """Return the layers of a model that has a checkpoint."""
+    return next(row.architecture for row in checkpoints().values() if row.model == model)
 
 
 def model_names() -> list[str]:

@@ -105,6 +105,8 @@ def _reasoning_behind_the_gate(facts: WorkloadFacts) -> Outcome:
 
 
 def _behind_the_gate(facts: WorkloadFacts) -> Outcome:
+    if facts.headless:
+        return passed("it answers no requests; the pod that answers for it has the gate")
     if facts.gated:
         return passed("the gate tries it in every pod before the pod takes traffic")
     return refused("no gate in the pod tries it before the pod takes traffic")

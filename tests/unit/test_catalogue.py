@@ -330,7 +330,7 @@ def test_a_zone_of_an_unknown_region() -> None:
         (
             catalogue.image,
             "device_plugin",
-            "unknown image 'device_plugin'; allowed are device-plugin or vllm; did you mean device-plugin?",
+            "unknown image 'device_plugin'; allowed are device-plugin, efa-plugin, lws or vllm; did you mean device-plugin?",
         ),
         (
             catalogue.kubernetes_version,

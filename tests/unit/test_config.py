@@ -23,8 +23,9 @@ from tests.fixtures.stacks import ROOT, stack_text
 
 FILE = "Pulumi.prod.yaml"
 WORKLOAD_KEYS = (
-    "nodePool, model, precision, revision, vllmVersion, image, replicas, maxModelLen, maxNumSeqs, maxNumBatchedTokens, "
-    "gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat, env or gate"
+    "nodePool, model, precision, revision, vllmVersion, image, replicas, nodesPerReplica, pipelineParallelSize, maxModelLen, "
+    "maxNumSeqs, maxNumBatchedTokens, gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, "
+    "weightsMirror, loadFormat, env or gate"
 )
 POOL_KEYS = "instanceType, nodes, availabilityZoneId, capacity, efa, rootVolumeGiB or amiReleaseVersion"
 CAPACITY = "{kind: onDemand}, {kind: reservation, reservationId: cr-…} or {kind: capacityBlock, reservationId: cr-…}"
@@ -462,8 +463,8 @@ MISTAKES = [
     of_type("1_000_000_000_000_000_000_000", "1000000000000000000000", "huge-int"),
     Mistake(
         "no-replicas",
-        "workloads.glm.replicas: 0 is not allowed; expected a whole number of replicas from 1 to 64; each takes a whole "
-        "node",
+        "workloads.glm.replicas: 0 is not allowed; expected a whole number of replicas from 1 to 64; each takes "
+        "nodesPerReplica whole nodes",
         "replicas: 2",
         "replicas: 0",
     ),

@@ -22,7 +22,9 @@ SETTINGS = st.builds(
     checkpoint=st.sampled_from(list(catalogue.checkpoints().values())),
     revision=st.from_regex(r"[0-9a-f]{40}", fullmatch=True),
     gpu=st.sampled_from([catalogue.gpu(name) for name in ("H200", "B200", "B300")]),
+    nodes=st.integers(1, 4),
     tensor_parallel_size=st.integers(1, 16),
+    layer_partition=st.sampled_from([(78,), (38, 40)]),
     max_model_len=st.integers(1024, 1_048_576),
     max_num_seqs=st.integers(1, 4096),
     max_num_batched_tokens=st.integers(1024, 131_072),
@@ -34,6 +36,7 @@ SETTINGS = st.builds(
     load_format=st.sampled_from(["auto", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer"]),
     shutdown_timeout_seconds=st.integers(0, 900),
     engine_ready_timeout_seconds=st.integers(600, 7200),
+    rendezvous_timeout_seconds=st.integers(600, 7200),
     cache_path=st.just("/caches/c1c9f6fd5c10/glm-0"),
 )
 
@@ -54,7 +57,7 @@ def test_a_rendered_command_reads_back_as_its_settings(settings: EngineSettings)
         revision=settings.revision,
         checkpoint=settings.checkpoint,
         instance=P5EN,
-        nodes_per_replica=1,
+        nodes_per_replica=settings.nodes,
         tensor_parallel_size=settings.tensor_parallel_size,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
@@ -66,6 +69,7 @@ def test_a_rendered_command_reads_back_as_its_settings(settings: EngineSettings)
         tool_call_parser="glm47" if settings.tool_calling else None,
         reasoning_parser="glm45" if settings.reasoning else None,
         auto_tool_choice=settings.tool_calling,
+        pipeline_parallel_size=len(settings.layer_partition),
         env=env,
     )
 

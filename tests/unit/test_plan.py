@@ -75,7 +75,8 @@ def test_json_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         for row in found["workloads"].values():
             assert set(row) == {
                 *("checkpoint", "revision", "image", "engineVersion", "replicas", "nodesPerReplica"),
-                *("tensorParallelSize", "command", "env", "memory", "timing", "expectations"),
+                *("kind", "tensorParallelSize", "pipelineParallelSize", "command", "workerCommand", "env"),
+                *("memory", "timing", "expectations"),
             }
             assert set(row["memory"]) == {
                 *("usableGiB", "weightsGiB", "overheadGiB", "kvPoolGiB", "kvBytesPerToken", "kvPoolTokens"),
@@ -121,6 +122,8 @@ def test_a_million_tokens_on_h200_are_refused_with_the_numbers(
         "stack dev is refused:\n  workloads.glm: fit: one request of 1,048,576 tokens needs 53.45 GiB"
     )
 
+
+EFA_PLUGIN = f"plugins.example/efa@sha256:{'e' * 64}"
 
 # B300 pools in the zone of the real stacks, which offers them.
 B200_POOL = "nodePools.h200.instanceType=p6-b200.48xlarge"
@@ -307,7 +310,7 @@ def test_a_pool_of_the_dev_stack() -> None:
 
 
 def test_efa_takes_every_slot_of_the_machine() -> None:
-    pool = plan("dev", "nodePools.h200.efa=true").node_pools["h200"]
+    pool = plan("dev", "nodePools.h200.efa=true", f"cluster.efaPluginImage={EFA_PLUGIN}").node_pools["h200"]
     assert len(pool.efa_slots) == 16
 
 

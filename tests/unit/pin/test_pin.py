@@ -135,13 +135,13 @@ def test_a_lock_that_cannot_be_written(
         pytest.param(
             ("vlm", "0.31.0"),
             BAD_INPUT,
-            "unknown image 'vlm'; allowed are device-plugin or vllm; did you mean vllm?",
+            "unknown image 'vlm'; allowed are device-plugin, efa-plugin, lws or vllm; did you mean vllm?",
             id="unknown-image",
         ),
         pytest.param(
             ("vlm", "--check"),
             BAD_INPUT,
-            "unknown image 'vlm'; allowed are device-plugin or vllm; did you mean vllm?",
+            "unknown image 'vlm'; allowed are device-plugin, efa-plugin, lws or vllm; did you mean vllm?",
             id="check-of-an-unknown-image",
         ),
         pytest.param(
