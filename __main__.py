@@ -4,7 +4,7 @@ import pulumi
 
 from components.admission_policies import AdmissionPolicies
 from components.cluster import cluster_of
-from components.device_plugin import DevicePlugin
+from components.prerequisites import prerequisites
 from components.stack_config import load_plan
 from components.vllm_workload import VllmWorkload
 from serving.admission import admission
@@ -13,11 +13,9 @@ from serving.report import as_json
 plan = load_plan()
 cluster = cluster_of(plan)
 in_cluster = pulumi.ResourceOptions(provider=cluster.provider, depends_on=cluster.node_pools)
-after = list(cluster.node_pools)
+after = [*cluster.node_pools, *prerequisites(plan, in_cluster)]
 if rules := admission(plan):
     after.append(AdmissionPolicies("admission", rules, pulumi.ResourceOptions(provider=cluster.provider)))
-if plan.installs_device_plugin:
-    after.append(DevicePlugin("device-plugin", in_cluster))
 workloads = {
     name: VllmWorkload(
         name,

@@ -60,7 +60,13 @@ def _eks(plan: Plan, config: EksClusterConfig) -> Cluster:
     )
     pools: list[pulumi.Resource] = [
         GpuNodePool(
-            name, GpuNodePoolArgs(pool=pool, cluster=cluster, subnet_id=network.private_subnet_ids[pool.zone_id or ""])
+            name,
+            GpuNodePoolArgs(
+                pool=pool,
+                cluster=cluster,
+                vpc_id=network.vpc_id,
+                subnet_id=network.private_subnet_ids[pool.zone_id or ""],
+            ),
         )
         for name, pool in plan.node_pools.items()
     ]

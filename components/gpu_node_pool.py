@@ -32,10 +32,11 @@ _UPDATE_HOURS_PER_NODE = 1  # nodes are replaced one after the other, so the pro
 
 @dataclass(frozen=True)
 class GpuNodePoolArgs:
-    """What a pool is made from: its plan, its cluster, and the private subnet of its zone."""
+    """What a pool is made from: its plan, its cluster, the VPC, and the private subnet of its zone in it."""
 
     pool: NodePoolPlan
     cluster: EksCluster
+    vpc_id: pulumi.Input[str]
     subnet_id: pulumi.Input[str]
 
 
@@ -71,6 +72,7 @@ class GpuNodePool(pulumi.ComponentResource):
             # Naming any security group keeps EKS from adding the cluster's, without which no node joins.
             vpc_security_group_ids=None if efa else [group],
             network_interfaces=self._network_interfaces(group) if efa else None,
+            placement=self._placement(),
             instance_market_options=self._market_options(),
             capacity_reservation_specification=self._reservation(),
             tag_specifications=self._tags(),
@@ -82,13 +84,44 @@ class GpuNodePool(pulumi.ComponentResource):
 
         `efa-only` takes no IP address; a second interface with one would be taken for the node's, which then never joins.
         """
+        efa_groups = [group, self._efa_security_group().id]
         return [
-            _interface("interface", 0, 0, group),
+            _interface("interface", 0, 0, [group]),
             *(
-                _interface("efa-only", slot.network_card_index, slot.device_index, group)
+                _interface("efa-only", slot.network_card_index, slot.device_index, efa_groups)
                 for slot in self._pool.efa_slots
             ),
         ]
+
+    def _efa_security_group(self) -> aws.ec2.SecurityGroup:
+        """Let the pool's EFA interfaces talk to each other and to nobody else.
+
+        EFA traffic is not IP: a rule that names addresses does not let it through, one that names the group itself does.
+        """
+        name = f"{self._prefix}-efa"
+        group = aws.ec2.SecurityGroup(
+            name,
+            description="EFA between the nodes of one pool",
+            vpc_id=self._args.vpc_id,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        for way, rule in (("in", aws.vpc.SecurityGroupIngressRule), ("out", aws.vpc.SecurityGroupEgressRule)):
+            rule(
+                f"{name}-{way}",
+                security_group_id=group.id,
+                referenced_security_group_id=group.id,
+                ip_protocol="-1",
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+        return group
+
+    def _placement(self) -> aws.ec2.LaunchTemplatePlacementArgs | None:
+        if not self._pool.cluster_placement:
+            return None
+        group = aws.ec2.PlacementGroup(
+            f"{self._prefix}-placement", strategy="cluster", opts=pulumi.ResourceOptions(parent=self)
+        )
+        return aws.ec2.LaunchTemplatePlacementArgs(group_name=group.name)
 
     def _market_options(self) -> aws.ec2.LaunchTemplateInstanceMarketOptionsArgs | None:
         if not self._in_block:
@@ -157,13 +190,13 @@ class GpuNodePool(pulumi.ComponentResource):
 
 
 def _interface(
-    kind: str, card: int, device: int, group: pulumi.Input[str]
+    kind: str, card: int, device: int, groups: list[pulumi.Input[str]]
 ) -> aws.ec2.LaunchTemplateNetworkInterfaceArgs:
     return aws.ec2.LaunchTemplateNetworkInterfaceArgs(
         interface_type=kind,
         network_card_index=card,
         device_index=device,
-        security_groups=[group],
+        security_groups=groups,
         delete_on_termination="true",
     )
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_kubernetes.core.v1 import (
+    AffinityArgsDict,
+    CapabilitiesArgsDict,
     ContainerArgsDict,
     EnvVarArgsDict,
     KeyToPathArgsDict,
     PodSpecArgsDict,
     ProbeArgsDict,
     SecurityContextArgsDict,
+    VolumeArgsDict,
     VolumeMountArgsDict,
 )
 
 from components.pod_programs import MOUNT as PROGRAMS_MOUNT
-from serving.command import CACHES_MOUNT, MODELS_MOUNT
-from serving.plan import GPU_RESOURCE, NODE_DISK, WorkloadPlan
+from serving.command import CACHES_MOUNT, MODELS_MOUNT, POD_ADDRESS
+from serving.plan import EFA_RESOURCE, GPU_RESOURCE, NODE_DISK, WorkloadPlan
 
 EXPECT_FILE = "expect.json"
+
+GROUP_LABEL = "leaderworkerset.sigs.k8s.io/group-key"
+"""The label in which all pods of one group have the same value, another one than every other group."""
 
 _NODE_DISK_MOUNT = "/node-disk"
 _EXPECT_MOUNT = "/etc/gate"
@@ -50,16 +57,33 @@ def _tolerations(plan: WorkloadPlan) -> list[k8s.core.v1.TolerationArgsDict]:
     return [{"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}]
 
 
-def pod_spec(
-    plan: WorkloadPlan,
-    account: pulumi.Output[str],
-    programs: pulumi.Output[str],
-    program_files: list[KeyToPathArgsDict],
-    expectations: pulumi.Output[str],
+@dataclass(frozen=True)
+class PodNeeds:
+    """What a pod refers to by name: its service account and two ConfigMaps, of one of them the files with their paths."""
+
+    account: pulumi.Output[str]
+    programs: pulumi.Output[str]
+    program_files: list[KeyToPathArgsDict]
+    expectations: pulumi.Output[str]
+
+
+def pod_spec(plan: WorkloadPlan, needs: PodNeeds) -> PodSpecArgsDict:
+    """Return the pod that answers requests: the only one of a replica, or the first of its group."""
+    expectations: VolumeArgsDict = {"name": "expectations", "config_map": {"name": needs.expectations}}
+    return _pod(plan, needs, [_server(plan), _gate(plan)], [expectations])
+
+
+def worker_pod_spec(plan: WorkloadPlan, needs: PodNeeds) -> PodSpecArgsDict:
+    """Return the other pods of a group. They answer nobody: no port, no probe, no gate; they live and die with the first."""
+    return _pod(plan, needs, [_engine(plan, plan.worker_command)], [])
+
+
+def _pod(
+    plan: WorkloadPlan, needs: PodNeeds, containers: list[ContainerArgsDict], volumes: list[VolumeArgsDict]
 ) -> PodSpecArgsDict:
-    """Return the pod of a workload; `programs` and `expectations` are names of ConfigMaps."""
     return {
-        "service_account_name": account,
+        "affinity": _together(plan),
+        "service_account_name": needs.account,
         "automount_service_account_token": False,
         # Variables named after every service of the namespace would reach vLLM, which reads VLLM_*.
         "enable_service_links": False,
@@ -73,7 +97,7 @@ def pod_spec(
             "seccomp_profile": {"type": "RuntimeDefault"},
         },
         "init_containers": [_prepare(plan), _fetch(plan)],
-        "containers": [_engine(plan), _gate(plan)],
+        "containers": containers,
         "volumes": [
             # Directory, never DirectoryOrCreate: without the array the pod must fail, not fill the root volume.
             {"name": "node-disk", "host_path": {"path": NODE_DISK, "type": "Directory"}},
@@ -82,31 +106,33 @@ def pod_spec(
                 "empty_dir": {"medium": "Memory", "size_limit": f"{plan.resources.shared_memory_gib}Gi"},
             },
             {"name": "tmp", "empty_dir": {}},
-            {"name": "programs", "config_map": {"name": programs, "items": program_files}},
-            {"name": "expectations", "config_map": {"name": expectations}},
+            {"name": "programs", "config_map": {"name": needs.programs, "items": needs.program_files}},
+            *volumes,
         ],
     }
 
 
-def _engine(plan: WorkloadPlan) -> ContainerArgsDict:
-    resources = plan.resources
+def _together(plan: WorkloadPlan) -> AffinityArgsDict | None:
+    """Keep the pods of a group in one zone, which EFA does not leave; within a pool of this stack they are in one anyway."""
+    if plan.kind == "Deployment":
+        return None
     return {
-        "name": "vllm",
-        "image": plan.image,
-        "command": list(plan.command),
-        "env": _env(plan.env),
+        "pod_affinity": {
+            "required_during_scheduling_ignored_during_execution": [
+                {
+                    "topology_key": "topology.kubernetes.io/zone",
+                    "label_selector": {"match_labels": {"app.kubernetes.io/instance": plan.name}},
+                    "match_label_keys": [GROUP_LABEL],
+                }
+            ]
+        }
+    }
+
+
+def _server(plan: WorkloadPlan) -> ContainerArgsDict:
+    return {
+        **_engine(plan, plan.command),
         "ports": [{"name": "http", "container_port": plan.port}],
-        "resources": {
-            "requests": {
-                "cpu": f"{resources.cpu_millis}m",
-                "memory": f"{resources.memory_mib}Mi",
-                GPU_RESOURCE: str(resources.gpus),
-            },
-            # A release has filled the host's memory at start (vllm#54237): the limit keeps the node alive.
-            "limits": {"memory": f"{resources.memory_mib}Mi", GPU_RESOURCE: str(resources.gpus)},
-        },
-        # No read-only root: kernels that are compiled at run time were not proven to keep to the cache folders.
-        "security_context": {"allow_privilege_escalation": False, "capabilities": {"drop": ["ALL"]}},
         "startup_probe": _http_probe(
             "/health", plan.timing.startup_probe_period_seconds, plan.timing.startup_probe_failures
         ),
@@ -114,6 +140,28 @@ def _engine(plan: WorkloadPlan) -> ContainerArgsDict:
         "readiness_probe": _http_probe("/v1/models", _READINESS_PERIOD_SECONDS, 3),
         # Endpoints forget the pod first, then vLLM finishes what runs (--shutdown-timeout).
         "lifecycle": {"pre_stop": {"sleep": {"seconds": plan.timing.pre_stop_seconds}}},
+    }
+
+
+def _engine(plan: WorkloadPlan, command: tuple[str, ...]) -> ContainerArgsDict:
+    devices = _devices(plan)
+    memory = f"{plan.resources.memory_mib}Mi"
+    capabilities: CapabilitiesArgsDict = {"drop": ["ALL"]}
+    if plan.resources.efa_interfaces:
+        # RDMA works on memory that is not swapped out.
+        capabilities["add"] = ["IPC_LOCK"]
+    return {
+        "name": "vllm",
+        "image": plan.image,
+        "command": list(command),
+        "env": _engine_env(plan),
+        "resources": {
+            "requests": {"cpu": f"{plan.resources.cpu_millis}m", "memory": memory, **devices},
+            # A release has filled the host's memory at start (vllm#54237): the limit keeps the node alive.
+            "limits": {"memory": memory, **devices},
+        },
+        # No read-only root: kernels that are compiled at run time were not proven to keep to the cache folders.
+        "security_context": {"allow_privilege_escalation": False, "capabilities": capabilities},
         # Why it did not start stands in its log only; so the pod's status has it, and Pulumi shows it.
         "termination_message_policy": "FallbackToLogsOnError",
         "volume_mounts": [
@@ -123,6 +171,20 @@ def _engine(plan: WorkloadPlan) -> ContainerArgsDict:
             {"name": "tmp", "mount_path": "/tmp"},
         ],
     }
+
+
+def _devices(plan: WorkloadPlan) -> dict[str, str]:
+    resources = plan.resources
+    devices = {GPU_RESOURCE: str(resources.gpus)}
+    if resources.efa_interfaces:
+        devices |= {EFA_RESOURCE: str(resources.efa_interfaces), "hugepages-2Mi": f"{resources.hugepages_mib}Mi"}
+    return devices
+
+
+def _engine_env(plan: WorkloadPlan) -> list[EnvVarArgsDict]:
+    """Return the engine's variables, and before them the pod's address where they refer to it."""
+    address: EnvVarArgsDict = {"name": POD_ADDRESS, "value_from": {"field_ref": {"field_path": "status.podIP"}}}
+    return [*([address] if plan.kind == "LeaderWorkerSet" else []), *_env(plan.env)]
 
 
 _MODELS = MODELS_MOUNT.strip("/")

@@ -9,13 +9,14 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components.pod_programs import content_digest, pod_programs
-from components.pod_spec import EXPECT_FILE, pod_spec
+from components.pod_spec import EXPECT_FILE, PodNeeds
+from components.replicas import ReplicasArgs, answering_pods, make_replicas
 from serving.component import TYPE, properties
 from serving.plan import WorkloadPlan
 
 
 class VllmWorkload(pulumi.ComponentResource):
-    """Namespace, service account, weights, Deployment, Service and disruption budget of one workload."""
+    """Namespace, service account, programs, replicas, Service and disruption budget of one workload."""
 
     endpoint: pulumi.Output[str]
 
@@ -71,7 +72,7 @@ class VllmWorkload(pulumi.ComponentResource):
             },
             spec={
                 "type": "ClusterIP",
-                "selector": selector,
+                "selector": answering_pods(plan, selector),
                 "ports": [{"name": "http", "port": plan.port, "target_port": "http", "app_protocol": "http"}],
             },
             opts=child,
@@ -87,27 +88,16 @@ class VllmWorkload(pulumi.ComponentResource):
             },
             opts=child,
         )
-        self.deployment = k8s.apps.v1.Deployment(
-            f"{name}-deployment",
-            metadata={"name": plan.name, "namespace": place, "labels": labels},
-            spec={
-                "replicas": plan.replicas,
-                "selector": {"match_labels": selector},
-                "strategy": _strategy(plan),
-                "progress_deadline_seconds": plan.timing.progress_deadline_seconds,
-                "revision_history_limit": 3,
-                "template": {
-                    "metadata": {"labels": labels, "annotations": _annotations(plan)},
-                    "spec": pod_spec(
-                        plan,
-                        account.metadata.name,
-                        programs_map.metadata.name,
-                        programs.items,
-                        expectations_map.metadata.name,
-                    ),
-                },
-            },
-            opts=pulumi.ResourceOptions(
+        needs = PodNeeds(
+            account=account.metadata.name,
+            programs=programs_map.metadata.name,
+            program_files=programs.items,
+            expectations=expectations_map.metadata.name,
+        )
+        make_replicas(
+            name,
+            ReplicasArgs(plan=plan, namespace=place, labels=labels, selector=selector, needs=needs),
+            pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[budget],
                 custom_timeouts=pulumi.CustomTimeouts(
@@ -132,20 +122,4 @@ def _labels(plan: WorkloadPlan) -> dict[str, str]:
         **_selector(plan),
         "app.kubernetes.io/version": plan.engine_version,
         "app.kubernetes.io/managed-by": "pulumi",
-    }
-
-
-def _annotations(plan: WorkloadPlan) -> dict[str, str]:
-    """Say in the cluster what the flags say to vLLM."""
-    return {
-        "glm-on-gpus/model": plan.checkpoint.repository,
-        "glm-on-gpus/revision": plan.revision,
-        "kubectl.kubernetes.io/default-container": "vllm",
-    }
-
-
-def _strategy(plan: WorkloadPlan) -> k8s.apps.v1.DeploymentStrategyArgsDict:
-    return {
-        "type": "RollingUpdate",
-        "rolling_update": {"max_surge": plan.rollout.max_surge, "max_unavailable": plan.rollout.max_unavailable},
     }

@@ -83,7 +83,8 @@ def _told(arguments: argparse.Namespace, act: Callable[[Timeline], None], title:
 def _render(arguments: argparse.Namespace) -> int:
     from rehearsal.rendering import as_yaml  # noqa: PLC0415 (only here)
 
-    sys.stdout.write(as_yaml(list(render(arguments.stack, arguments.overrides))))
+    objects = render(arguments.stack, arguments.overrides, lambda line: print(line, file=sys.stderr))
+    sys.stdout.write(as_yaml(list(objects)))
     return PASSED
 
 

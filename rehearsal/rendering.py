@@ -9,15 +9,17 @@ from typing import Any
 import yaml
 
 from rehearsal.aws import AwsRefusal, AwsStandIn
+from rehearsal.charts import chart_name, is_chart
 from rehearsal.resource import Created, RehearsalError, Resource, World
 from rehearsal.world import Object, object_of
 
 
 class RenderedWorld(World):
-    """Collects `objects`; AWS answers through the stand-in, so that values from it are there."""
+    """Collects `objects`, and the names of `charts`; AWS answers through the stand-in, so that values from it are there."""
 
     def __init__(self, region: str) -> None:
         self.objects: list[Object] = []
+        self.charts: list[str] = []
         self._aws = AwsStandIn(region)
         self._lock = threading.Lock()
 
@@ -28,6 +30,10 @@ class RenderedWorld(World):
                 return self._aws.create(resource.type, resource.name, resource.inputs, preview=preview)
             except AwsRefusal as error:
                 raise RehearsalError(str(error)) from None
+        if is_chart(resource):
+            with self._lock:
+                self.charts.append(chart_name(resource))
+            return f"{resource.name}-id", dict(resource.inputs)
         if resource.type.startswith("kubernetes:"):
             body = object_of(resource)
             with self._lock:

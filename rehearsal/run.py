@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,13 +243,18 @@ class Rehearsal:
         self._timeline.verdict(f"stack {self.plan.stack} is rehearsed and kept", passed=True, rows=rows)
 
 
-def render(stack: str, overrides: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """Yield every Kubernetes object of a stack as the API server would get it, always in the same order."""
+def render(stack: str, overrides: Sequence[str], say: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
+    """Yield every Kubernetes object of a stack as the API server would get it, always in the same order.
+
+    `say` gets a line for each chart, whose objects are in no rendering.
+    """
     from rehearsal.rendering import RenderedWorld  # noqa: PLC0415
 
     plan, settings = load(stack, overrides, ROOT)
     world = RenderedWorld(plan.region or next(iter(catalogue.regions())))
     InProcessEngine(ROOT, stack, settings, world, side_by_side=1).up()
+    for chart in world.charts:
+        say(f"not rendered: the objects of chart {chart}")
     yield from world.objects
 
 

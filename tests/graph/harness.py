@@ -178,6 +178,8 @@ def _computed(type_: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any
             }
         case "aws:ec2/launchTemplate:LaunchTemplate":
             return {"latestVersion": LAUNCH_TEMPLATE_VERSION, "name": f"{name}-1a2b3c4"}
+        case "aws:ec2/placementGroup:PlacementGroup":
+            return {"name": f"{name}-1a2b3c4"}
         case "aws:eks/nodeGroup:NodeGroup":
             return {"nodeGroupName": f"{name}-1a2b3c4"}
         case "aws:iam/role:Role":

@@ -18,6 +18,7 @@ CLUSTER_NAME = "glm-on-gpus-test"
 ADMIN = "arn:aws:iam::123456789012:role/platform"
 BLOCK = {"kind": "capacityBlock", "reservationId": "cr-0123456789abcdef0"}
 RESERVATION = {"kind": "reservation", "reservationId": "cr-0fedcba9876543210"}
+EFA_PLUGIN = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/efa-plugin@sha256:{'e' * 64}"
 ON_DEMAND = {"kind": "onDemand"}
 
 
@@ -25,7 +26,12 @@ def plan(*, cluster: Mapping[str, Any] | None = None, pool: Mapping[str, Any] | 
     """Return the plan of a stack with one pool, `gpu`: two 8xB200 machines on demand, unless told otherwise."""
     settings = {
         "aws:region": REGION,
-        "glm-on-gpus:cluster": {"kind": "eks", "availabilityZoneIds": ["use1-az6", "use1-az2"], **(cluster or {})},
+        "glm-on-gpus:cluster": {
+            "kind": "eks",
+            "availabilityZoneIds": ["use1-az6", "use1-az2"],
+            "efaPluginImage": EFA_PLUGIN,
+            **(cluster or {}),
+        },
         "glm-on-gpus:nodePools": {
             "gpu": {
                 "instanceType": "p6-b200.48xlarge",
@@ -58,7 +64,8 @@ def pool_program(**pool: Any) -> Callable[[], None]:
         cluster, network = make_cluster(stack)
         row = stack.node_pools["gpu"]
         assert row.zone_id is not None
-        GpuNodePool("gpu", GpuNodePoolArgs(row, cluster, network.private_subnet_ids[row.zone_id]))
+        subnet = network.private_subnet_ids[row.zone_id]
+        GpuNodePool("gpu", GpuNodePoolArgs(row, cluster, network.vpc_id, subnet))
 
     return program
 

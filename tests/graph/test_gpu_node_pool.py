@@ -108,19 +108,43 @@ def test_efa_interfaces_beside_the_primary_one(instance_type: str, slots: list[t
     inputs = template(pool(instanceType=instance_type, efa=True))
     assert "vpcSecurityGroupIds" not in inputs  # AWS refuses groups in both places
     assert inputs["networkInterfaces"] == [
-        interface("interface", 0, 0),
-        *(interface("efa-only", card, device) for card, device in slots),
+        interface("interface", 0, 0, [CLUSTER_SECURITY_GROUP]),
+        *(interface("efa-only", card, device, [CLUSTER_SECURITY_GROUP, "gpu-efa-id"]) for card, device in slots),
     ]
 
 
-def interface(kind: str, card: int, device: int) -> dict[str, object]:
+def interface(kind: str, card: int, device: int, groups: list[str]) -> dict[str, object]:
     return {
         "interfaceType": kind,
         "networkCardIndex": card,
         "deviceIndex": device,
-        "securityGroups": [CLUSTER_SECURITY_GROUP],
+        "securityGroups": groups,
         "deleteOnTermination": "true",
     }
+
+
+@pytest.mark.parametrize("way", ["Ingress", "Egress"])
+def test_efa_interfaces_talk_to_each_other_and_to_nobody_else(way: str) -> None:
+    result = pool(efa=True)
+    rules = [row.inputs for row in result.of(f"aws:vpc/securityGroup{way}Rule:SecurityGroup{way}Rule")]
+    assert rules == [{"securityGroupId": "gpu-efa-id", "referencedSecurityGroupId": "gpu-efa-id", "ipProtocol": "-1"}]
+    assert result.one("aws:ec2/securityGroup:SecurityGroup", "gpu-efa").inputs["vpcId"] == "net-vpc-id"
+
+
+@pytest.mark.parametrize(
+    ("capacity", "efa", "placed"),
+    [
+        (ON_DEMAND, True, True),
+        (ON_DEMAND, False, False),  # nothing on these machines talks to another one
+        (RESERVATION, True, False),  # reserved machines stand where the reservation has them
+        (BLOCK, True, False),
+    ],
+)
+def test_machines_with_efa_stand_close_together(capacity: dict[str, str], efa: bool, placed: bool) -> None:
+    result = pool(capacity=capacity, efa=efa)
+    groups = result.of("aws:ec2/placementGroup:PlacementGroup")
+    assert [row.inputs for row in groups] == ([{"strategy": "cluster"}] if placed else [])
+    assert template(result).get("placement") == ({"groupName": "gpu-placement-1a2b3c4"} if placed else None)
 
 
 # --- node group ----------------------------------------------------------------------------------------------------------
@@ -229,6 +253,7 @@ def test_what_policies_see() -> None:
         "efaInterfaces": 8,
         "labels": {
             "nvidia.com/gpu.present": "true",
+            "vpc.amazonaws.com/efa.present": "true",
             "accelerator.nvidia.com/class": "b200-8gpu",
             "glm-on-gpus/node-pool": "gpu",
         },
@@ -252,7 +277,7 @@ def test_a_pool_without_capacity_is_not_made_here() -> None:
         stack = plan()
         cluster, network = make_cluster(stack)
         row = replace(stack.node_pools["gpu"], capacity=None)
-        GpuNodePool("gpu", GpuNodePoolArgs(row, cluster, network.private_subnet_ids["use1-az6"]))
+        GpuNodePool("gpu", GpuNodePoolArgs(row, cluster, network.vpc_id, network.private_subnet_ids["use1-az6"]))
 
     with pytest.raises(ValueError, match="node pool gpu says no capacity: its nodes are not provisioned here"):
         run(program)

@@ -38,12 +38,13 @@ from serving.admission.reading import READING
 from serving.config import parse
 from serving.plan import Plan, build
 from serving.report import as_json
-from serving.stack_file import read
+from serving.stack_file import read, stack_file
 from tests.graph.harness import UNKNOWN, Run, run
 
 GOLDEN = Path(__file__).parent / "golden"
 RENEW = "python -m tests.graph.test_program"
-STACKS = ("dev", "prod")
+STACKS = ("dev", "prod", "h200-bf16-two-nodes")
+REPLICAS = {"dev": "glm-deployment", "prod": "glm-deployment", "h200-bf16-two-nodes": "glm-leader-worker-set"}
 EVERY_STACK = pytest.mark.parametrize("stack", STACKS)
 
 Settings = Mapping[str, Any]
@@ -51,7 +52,7 @@ Settings = Mapping[str, Any]
 
 @cache
 def settings_of(stack: str) -> Settings:
-    return read(ROOT / f"Pulumi.{stack}.yaml")
+    return read(stack_file(stack, ROOT))
 
 
 def plan_of(settings: Settings, stack: str) -> Plan:
@@ -340,8 +341,13 @@ def test_workloads_wait_for_machines_and_their_gpus(stack: str, machines: str) -
 @EVERY_STACK
 def test_workloads_come_after_the_admission_policies_and_go_before_them(stack: str) -> None:
     made = updated(stack)
-    assert {"admission-image-digest", "admission-image-digest-binding"} <= made.all_needs("glm-deployment")
+    assert {"admission-image-digest", "admission-image-digest-binding"} <= made.all_needs(REPLICAS[stack])
     assert "cluster-provider" in made.all_needs("admission-image-digest")
+
+
+def test_a_group_waits_for_what_its_pods_and_it_itself_need() -> None:
+    needed = {"device-plugin-daemonset", "efa-plugin-daemonset", "leader-worker-sets-release"}
+    assert needed <= updated("h200-bf16-two-nodes").all_needs("glm-namespace")
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -365,8 +371,9 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "misspelt-key": (
         {WORKLOADS: _workload(maxModelLength=131072)},
         f"{WHERE}: workloads.glm.maxModelLength: unknown key; allowed are nodePool, model, precision, revision, "
-        "vllmVersion, image, replicas, maxModelLen, maxNumSeqs, maxNumBatchedTokens, gpuMemoryUtilization, kvCacheDtype, "
-        "speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat, env or gate; did you mean maxModelLen?",
+        "vllmVersion, image, replicas, nodesPerReplica, pipelineParallelSize, maxModelLen, maxNumSeqs, maxNumBatchedTokens, "
+        "gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, weightsMirror, loadFormat, env or gate; "
+        "did you mean maxModelLen?",
     ),
     "misspelt-top-level-key": (
         {"glm-on-gpus:workload": _workload(), WORKLOADS: None},
@@ -397,7 +404,7 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str]] = {
         {WORKLOADS: _workload(replicas=0, precision="fp16")},
         f"{WHERE}: workloads.glm.precision: 'fp16' is not allowed; expected fp8, bf16 or nvfp4; did you mean bf16?\n"
         f"{WHERE}: workloads.glm.replicas: 0 is not allowed; "
-        "expected a whole number of replicas from 1 to 64; each takes a whole node",
+        "expected a whole number of replicas from 1 to 64; each takes nodesPerReplica whole nodes",
     ),
     "refused-by-a-rule": (
         {WORKLOADS: _workload(precision="bf16")},

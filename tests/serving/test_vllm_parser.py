@@ -18,10 +18,13 @@ from serving import argv, catalogue
 from tests.fixtures.command_forms import FORMS, Form
 from tests.serving.vllm_parser import Flag, Verdict, parse
 
-STACKS = ("dev", "prod")
+STACKS = ("dev", "prod", "h200-bf16-two-nodes")
 # The FP8 cache type that each stack's GPUs have an attention backend for (vLLM 0.31.0, v1/attention/backends/mla:
 # flashmla_sparse.py for Hopper, flashinfer_mla_sparse.py for Blackwell). `auto` would be BF16 on both.
-KV_CACHE_DTYPE = {"dev": "fp8", "prod": "fp8_e4m3"}
+KV_CACHE_DTYPE = {"dev": "fp8", "prod": "fp8_e4m3", "h200-bf16-two-nodes": "fp8"}
+
+# What the LeaderWorkerSet controller and Kubernetes make of a group's commands, for its second pod.
+GROUP = {"$(LWS_WORKER_INDEX)": "1", "$(LWS_LEADER_ADDRESS)": "glm-group-0.glm-group.glm"}
 
 Command = list[str]
 
@@ -95,6 +98,10 @@ REFUSED: dict[str, tuple[Callable[[Command], Command], str]] = {
 """By name: what is done to ACCEPTED, and what vLLM then says, in part."""
 
 
+def _in_a_group(command: Sequence[str]) -> Command:
+    return [GROUP.get(word, word) for word in command]
+
+
 def _workload(stack: str) -> Mapping[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "serving", "plan", "--stack", stack, "--format", "json"],
@@ -120,7 +127,11 @@ def asked(
     environment: Environment,
 ) -> tuple[Mapping[str, Verdict], Sequence[Flag]]:
     """All of this module's questions at once: importing vLLM costs far more than each of them."""
-    commands: dict[str, Sequence[str]] = {stack: list[str](workloads[stack]["command"]) for stack in STACKS}
+    commands: dict[str, Sequence[str]] = {}
+    for stack, workload in workloads.items():
+        commands[stack] = _in_a_group(workload["command"])
+        if workload["workerCommand"]:
+            commands[f"{stack}, other nodes"] = _in_a_group(workload["workerCommand"])
     commands["accepted"] = ACCEPTED
     for name, (change, _) in REFUSED.items():
         commands[name] = change(ACCEPTED)
@@ -160,6 +171,17 @@ def test_vllm_takes_the_command_and_reads_what_the_plan_says(
     assert speculation["method"] == "mtp"
     assert speculation["num_speculative_tokens"] >= 1
     assert 0.0 < verdict.values["gpu_memory_utilization"] < 1.0
+
+
+def test_the_nodes_of_a_replica_make_one_engine(verdicts: Mapping[str, Verdict]) -> None:
+    first, other = verdicts["h200-bf16-two-nodes"], verdicts["h200-bf16-two-nodes, other nodes"]
+    assert (first.error, other.error) == (None, None)
+    assert first.values["nnodes"] == other.values["nnodes"] == 2
+    assert first.values["master_addr"] == other.values["master_addr"] == "glm-group-0.glm-group.glm"
+    assert first.values["distributed_timeout_seconds"] == other.values["distributed_timeout_seconds"] > 600
+    differing = {name for name in other.values if other.values[name] != first.values.get(name)}
+    assert {name: other.values[name] for name in differing} == {"node_rank": 1, "headless": True}
+    assert first.values["node_rank"] == 0
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -1,0 +1,130 @@
+"""The object that keeps a workload's replicas: a Deployment of pods, or a LeaderWorkerSet of groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pulumi
+import pulumi_kubernetes as k8s
+from pydantic.alias_generators import to_camel
+
+from components.pod_spec import PodNeeds, pod_spec, worker_pod_spec
+from serving.plan import WorkloadKind, WorkloadPlan
+
+_API_VERSION = "leaderworkerset.x-k8s.io/v1"
+_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
+
+
+@dataclass(frozen=True)
+class ReplicasArgs:
+    """What replicas are made from: their plan, namespace, labels, the labels that select them, and what their pods refer to."""
+
+    plan: WorkloadPlan
+    namespace: pulumi.Output[str]
+    labels: Mapping[str, str]
+    selector: Mapping[str, str]
+    needs: PodNeeds
+
+
+def make_replicas(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+    """Create the object that the plan calls for."""
+    return _MAKERS[args.plan.kind](name, args, opts)
+
+
+def answering_pods(plan: WorkloadPlan, selector: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the labels of the pods that answer requests: of a group, its first."""
+    return {**selector, **_ANSWERING[plan.kind]}
+
+
+def _deployment(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+    plan = args.plan
+    return k8s.apps.v1.Deployment(
+        f"{name}-deployment",
+        metadata={"name": plan.name, "namespace": args.namespace, "labels": args.labels},
+        spec={
+            "replicas": plan.replicas,
+            "selector": {"match_labels": args.selector},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rolling_update": {
+                    "max_surge": plan.rollout.max_surge,
+                    "max_unavailable": plan.rollout.max_unavailable,
+                },
+            },
+            "progress_deadline_seconds": plan.timing.progress_deadline_seconds,
+            "revision_history_limit": 3,
+            "template": {"metadata": _template_metadata(args), "spec": pod_spec(plan, args.needs)},
+        },
+        opts=opts,
+    )
+
+
+def _leader_worker_set(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+    plan = args.plan
+    return k8s.apiextensions.CustomResource(
+        f"{name}-leader-worker-set",
+        api_version=_API_VERSION,
+        kind="LeaderWorkerSet",
+        metadata={
+            # Not the workload's own name: the controller makes a headless Service of this one, for the pods to find each other.
+            "name": f"{plan.name}-group",
+            "namespace": args.namespace,
+            "labels": args.labels,
+            # Pulumi knows no readiness of this kind. A group counts as ready when its first pod, the gate's, is.
+            "annotations": {"pulumi.com/waitFor": f"jsonpath={{.status.readyReplicas}}={plan.replicas}"},
+        },
+        spec=_as_written(
+            {
+                "replicas": plan.replicas,
+                # The engine starts when all its nodes are there, so that workers cannot wait for a ready leader.
+                "startup_policy": "LeaderCreated",
+                "rollout_strategy": {
+                    "type": "RollingUpdate",
+                    "rolling_update_configuration": {
+                        "max_surge": plan.rollout.max_surge,
+                        "max_unavailable": plan.rollout.max_unavailable,
+                    },
+                },
+                "leader_worker_template": {
+                    "size": plan.nodes_per_replica,
+                    # An engine that has lost a node answers nobody, and none of its processes can be replaced.
+                    "restart_policy": "RecreateGroupOnPodRestart",
+                    "leader_template": {"metadata": _template_metadata(args), "spec": pod_spec(plan, args.needs)},
+                    "worker_template": {
+                        "metadata": _template_metadata(args),
+                        "spec": worker_pod_spec(plan, args.needs),
+                    },
+                },
+            }
+        ),
+        opts=opts,
+    )
+
+
+def _template_metadata(args: ReplicasArgs) -> k8s.meta.v1.ObjectMetaArgsDict:
+    """Say in the cluster what the flags say to vLLM."""
+    return {
+        "labels": args.labels,
+        "annotations": {
+            "glm-on-gpus/model": args.plan.checkpoint.repository,
+            "glm-on-gpus/revision": args.plan.revision,
+            "kubectl.kubernetes.io/default-container": "vllm",
+        },
+    }
+
+
+def _as_written(value: Any) -> Any:
+    """Return a typed object as a manifest spells it: Pulumi translates the names of fields only of kinds that it knows."""
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        return {to_camel(key) if key.isidentifier() else key: _as_written(item) for key, item in fields.items()}
+    if isinstance(value, list):
+        return [_as_written(item) for item in cast("list[Any]", value)]
+    return value
+
+
+_Maker = Callable[[str, ReplicasArgs, pulumi.ResourceOptions], pulumi.CustomResource]
+_MAKERS: Mapping[WorkloadKind, _Maker] = {"Deployment": _deployment, "LeaderWorkerSet": _leader_worker_set}
+_ANSWERING: Mapping[WorkloadKind, Mapping[str, str]] = {"Deployment": {}, "LeaderWorkerSet": {_WORKER_INDEX: "0"}}
