@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from kubernetes import client, config
 
@@ -38,7 +39,7 @@ class Policy:
 @cache
 def policies_of(stack: str) -> tuple[Policy, ...]:
     """Return what the program registers for a stack."""
-    objects = list(render(stack, ()))
+    objects = list(render(stack, (), pytest.fail))
     policies = {row["metadata"]["name"]: row for row in objects if row["kind"] == POLICY}
     bindings = {row["spec"]["policyName"]: row for row in objects if row["kind"] == BINDING}
     assert policies.keys() == bindings.keys()

@@ -347,7 +347,7 @@ def test_kube_system_is_left_alone(server: Server) -> None:
 
 @pytest.mark.parametrize("stack", ["dev", "prod"])
 def test_a_stack_is_admitted_by_its_own_policies(server: Server, stack: str) -> None:
-    for body in render(stack, ()):
+    for body in render(stack, (), pytest.fail):
         namespaced = "namespace" in body["metadata"]
         refusal = server.cluster.refusal(in_namespace(dict(body), server.namespace) if namespaced else dict(body))
         assert refusal is None, f"{body['kind']} {body['metadata']['name']}"
