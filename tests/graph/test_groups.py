@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -53,9 +54,9 @@ def container(template: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def test_it_takes_the_deployments_place() -> None:
     made = "glm-on-gpus:vllm_workload:VllmWorkload"
-    assert registered().urns == [
-        f"{made}$kubernetes:core/v1:ConfigMap::glm-expectations",
-        f"{made}$kubernetes:core/v1:ConfigMap::glm-programs",
+    assert [re.sub(r"-[0-9a-f]{10}$", "-DIGEST", urn) for urn in registered().urns] == [
+        f"{made}$kubernetes:core/v1:ConfigMap::glm-expectations-DIGEST",
+        f"{made}$kubernetes:core/v1:ConfigMap::glm-programs-DIGEST",
         f"{made}$kubernetes:core/v1:Namespace::glm-namespace",
         f"{made}$kubernetes:core/v1:Service::glm-service",
         f"{made}$kubernetes:core/v1:ServiceAccount::glm-service-account",
