@@ -81,19 +81,8 @@ _HARMLESS = frozenset(
 # Programs that run the command behind them as it stands, and what may stand between: options, numbers, variables.
 _WRAPPERS = frozenset(
     {
-        *(
-            "chrt",
-            "command",
-            "dumb-init",
-            "env",
-            "exec",
-            "ionice",
-            "nice",
-            "nohup",
-            "numactl",
-            "opentelemetry-instrument",
-        ),
-        *("setsid", "stdbuf", "taskset", "time", "timeout", "tini"),
+        *("chrt", "command", "dumb-init", "env", "exec", "ionice", "nice", "nohup", "numactl"),
+        *("opentelemetry-instrument", "setsid", "stdbuf", "taskset", "time", "timeout", "tini"),
     }
 )
 _BETWEEN = re.compile(r"-.*|[A-Za-z_][A-Za-z0-9_]*=.*|[\d.,:-]+[smhd]?", re.DOTALL)

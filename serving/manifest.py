@@ -126,8 +126,9 @@ def _container(pod: _Pod, container: Mapping[str, object], kind: str) -> Iterato
     ]
     if UNKNOWN in (container.get("command"), container.get("args")):
         words = [unknowns.mark(_NOT_YET, Shape.WORDS)]
-    if not words:
-        words = [unknowns.mark("it has no command, and what its image starts is not in the manifest", Shape.WORDS)]
+    elif not container.get("command") and not _is_vllm(image):
+        why = "it has no command, and what its image starts is not in the manifest"
+        words = [unknowns.mark(why, Shape.WORDS), *words]
     started = programs(words, env, unknowns)
     serving = [program for program in started if program.serves]
     hidden = [program for program in started if program.unreadable] if _has_gpu(container, image, env) else []

@@ -84,6 +84,10 @@ LAUNCHED = "it starts vLLM through a program that may change its flags and varia
         (container("bash", "/opt/start.sh"), "it runs a shell whose script is not in the manifest"),
         (container("sh", "-c", ". /env; vllm serve m"), "the shell script has another file"),
         (container(image="acme/vllm:1"), "it has no command, and what its image starts is not in the manifest"),
+        (
+            container(image="acme/vllm:1", args=[*SERVE, "-tp", "8"]),
+            "it has no command, and what its image starts is not in the manifest",
+        ),
         (container("vllm", "run-batch"), "it runs a part of vLLM whose flags are not read"),
         (container(*SERVE, "-tp"), "vLLM would not read the command: -tp/--tensor-parallel-size lacks its value"),
         ({**container(), "command": UNKNOWN}, "a value of it is known only after the update"),
