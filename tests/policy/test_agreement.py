@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ MUTANTS = Path(__file__).with_name("mutants")
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
 def test_the_pack_agrees_with_the_rules(pack: Analyzer, case: RuleCase) -> None:
     assert disagreement(pack, case) is None
+
+
+def test_objects_judged_at_once_do_not_mix(pack: Analyzer) -> None:
+    # The engine registers resources, and has them judged, in parallel.
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda case: disagreement(pack, case), CASES[::5])) == {None}
 
 
 def test_the_table_is_met_in_every_kind_of_object() -> None:
