@@ -13,7 +13,8 @@ from rehearsal.run import ROOT, Rehearsal, load, opened, started, tell_plan
 from rehearsal.timeline import Timeline
 from rehearsal.vllm.faults import FAULTS, Fault
 from serving.plan import Plan, WorkloadPlan
-from serving.spelling import InputError
+from serving.report import rollout
+from serving.spelling import InputError, listed
 
 if TYPE_CHECKING:
     from rehearsal.client import Tally
@@ -50,7 +51,7 @@ def rehearse_upgrade(
                 upgrade.go_through(after, new_settings)
             else:
                 timeline.tell("upgrade", f"the new image has the fault {fault.value}: {FAULTS[fault].effect}")
-                upgrade.stop_and_go_back(after, new_settings, before, settings)
+                upgrade.stop_and_go_back(fault, after, new_settings, before, settings)
         rehearsal.tear_down()
     how = "stopped at its first pod and went back" if fault else "went through"
     timeline.verdict(f"the upgrade of stack {stack} {how}", passed=True, rows=rehearsal.proof)
@@ -114,8 +115,10 @@ class Upgrade:
         self.timeline.tell("upgrade", f"done in {took:.1f} s")
         self.rehearsal.proof.append(("upgrade", "every pod was replaced and passed its gate"))
 
-    def stop_and_go_back(self, after: Plan, settings: _Settings, before: Plan, old_settings: _Settings) -> None:
-        """Upgrade, see it fail at the first pod of each workload while the others serve, and go back."""
+    def stop_and_go_back(
+        self, fault: Fault, after: Plan, settings: _Settings, before: Plan, old_settings: _Settings
+    ) -> None:
+        """Upgrade, see it fail by the fault at the first pod of each workload while the others serve, and go back."""
         self._begin(after, settings)
         try:
             self.rehearsal.engine.up()
@@ -124,6 +127,8 @@ class Upgrade:
         else:
             raise RehearsalError("the upgrade went through: the gate has let the fault pass")
         self.timeline.tell("upgrade", f"fails: {words}")
+        if not _is_named(fault, words):
+            raise RehearsalError(f"the upgrade failed, and not by {listed(FAULTS[fault].caught_by)}: {words}")
         self.rehearsal.proof.append(("upgrade", f"failed as it should: {_shortened(words, _WORDS)}"))
         for row in after.workloads.values():
             self._check_stopped(row)
@@ -137,6 +142,8 @@ class Upgrade:
         if not steps:
             raise RehearsalError("the upgrade changes nothing")
         self.timeline.tell("upgrade", f"{_counted(steps)}: {', '.join(step.resource.name for step in steps)}")
+        for name, row in plan.workloads.items():
+            self.timeline.tell("upgrade", f"{name}: {rollout(row)}")
 
     def _check_stopped(self, row: WorkloadPlan) -> None:
         """Raise if more than one pod of the new image was begun, or fewer pods serve than the rollout allows."""
@@ -158,6 +165,12 @@ class Upgrade:
             raise RehearsalError(f"workload {row.name}: {tally}: {'; '.join(tally.failures)}")
         if tally.unserved and not row.rollout.stops_serving_seconds:
             raise RehearsalError(f"workload {row.name}: {tally}, though the plan says that some replica always serves")
+
+
+def _is_named(fault: Fault, words: str) -> bool:
+    """Whether a failure's words name a check that is there to catch the fault, if one is."""
+    checks = FAULTS[fault].caught_by
+    return not checks or any(f" {check} failed: " in words for check in checks)
 
 
 def _counted(steps: Sequence[Step]) -> str:

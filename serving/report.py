@@ -153,7 +153,7 @@ def _summary(row: WorkloadPlan) -> Iterator[tuple[str, str]]:
         f"at most {row.max_num_seqs} running",
     )
     yield "first start", f"about {_minutes(row.timing.expected_start_seconds)}, of it {_start_parts(row)}"
-    yield "rollout", _rollout(row)
+    yield "rollout", rollout(row)
 
 
 def _parallelism(row: WorkloadPlan) -> str:
@@ -174,15 +174,13 @@ def _start_parts(row: WorkloadPlan) -> str:
     )
 
 
-def _rollout(row: WorkloadPlan) -> str:
-    rollout, several = row.rollout, row.nodes_per_replica > 1
+def rollout(row: WorkloadPlan) -> str:
+    """Say how an update replaces a workload's pods, and what it interrupts."""
+    several, stops = row.nodes_per_replica > 1, row.rollout.stops_serving_seconds
     new, spare = ("group", "spare nodes") if several else ("pod", "spare node")
-    if rollout.stops_serving_seconds:
-        return (
-            f"no {spare}: serving stops for about {_minutes(rollout.stops_serving_seconds)}, "
-            f"and stays stopped if the new {new} fails its checks"
-        )
-    if rollout.max_surge:
+    if stops:
+        return f"no {spare}: serving stops for about {_minutes(stops)}, and stays stopped if the new {new} fails its checks"
+    if row.rollout.max_surge:
         return f"the new {new} starts on {spare if several else f'a {spare}'} and proves its answers, then the old one ends"
     return f"one of {row.replicas} replicas at a time; a new {new} that fails its checks ends the rollout, the others serve on"
 

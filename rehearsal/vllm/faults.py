@@ -36,39 +36,63 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class FaultRow:
-    """What a client sees of a fault, and the thread or measurement where it was seen."""
+    """What a client sees of a fault, the thread or measurement where it was seen, and the gate's checks that may name it first.
+
+    `caught_by` is empty if the engine itself ends or never begins: then its pod says so.
+    """
 
     effect: str
     seen: str
+    caught_by: tuple[str, ...] = ()
 
+
+_BROKEN = "a broken server"
 
 FAULTS: dict[Fault, FaultRow] = {
     Fault.GIBBERISH: FaultRow(
-        "gibberish without tags; forced calls are well formed and carry nonsense", "vllm#46367, #43163, #46078, #54300"
+        "gibberish without tags; forced calls are well formed and carry nonsense",
+        "vllm#46367, #43163, #46078, #54300",
+        ("accuracy",),
     ),
-    Fault.LOW_ACCURACY: FaultRow("well-formed answers, one in a hundred right", "vllm#46834"),
-    Fault.WRONG_BEYOND_2048: FaultRow("right up to 2,048 tokens of prompt, wrong beyond", "vllm#47827"),
-    Fault.WRONG_BEYOND_4096: FaultRow("right up to 4,096 tokens of prompt, wrong beyond", "vllm#47827"),
+    Fault.LOW_ACCURACY: FaultRow("well-formed answers, one in a hundred right", "vllm#46834", ("accuracy",)),
+    Fault.WRONG_BEYOND_2048: FaultRow("right up to 2,048 tokens of prompt, wrong beyond", "vllm#47827", ("needle-3k",)),
+    Fault.WRONG_BEYOND_4096: FaultRow("right up to 4,096 tokens of prompt, wrong beyond", "vllm#47827", ("needle-5k",)),
     Fault.WRONG_AT_5400_WITH_TOOLS: FaultRow(
-        "wrong beyond 5,400 tokens of prompt, only with tools defined", "TensorRT-LLM#15295"
+        "wrong beyond 5,400 tokens of prompt, only with tools defined", "TensorRT-LLM#15295", ("needle-8k-tools",)
     ),
-    Fault.FORCED_CALL_IN_CONTENT: FaultRow("a required or named call stays in content, HTTP 200", "vllm#48095"),
-    Fault.REQUIRED_REPEATS: FaultRow("tool_choice required repeats its call to the token limit", "vllm#50399"),
-    Fault.GRAMMAR_HANG: FaultRow("a required or named call is never answered", "vllm#49981"),
-    Fault.CALL_IN_THINKING: FaultRow("<tool_call> inside <think>: no call, markup in reasoning", "vllm#46040"),
+    Fault.FORCED_CALL_IN_CONTENT: FaultRow(
+        "a required or named call stays in content, HTTP 200", "vllm#48095", ("tools-required",)
+    ),
+    Fault.REQUIRED_REPEATS: FaultRow(
+        "tool_choice required repeats its call to the token limit", "vllm#50399", ("tools-required",)
+    ),
+    Fault.GRAMMAR_HANG: FaultRow(
+        "a required or named call is never answered", "vllm#49981", ("tools-required", "tools-required-stream")
+    ),
+    Fault.CALL_IN_THINKING: FaultRow(
+        "<tool_call> inside <think>: no call, markup in reasoning", "vllm#46040", ("tools-auto",)
+    ),
     Fault.CALL_NEVER_ISSUED: FaultRow(
-        "with tool_choice auto the call is announced and not made", "comments on vllm#45915"
+        "with tool_choice auto the call is announced and not made", "comments on vllm#45915", ("tools-auto",)
     ),
-    Fault.STREAMED_CALL_LOST: FaultRow("streamed calls lose their arguments", "vllm#45915, releases before 0.24"),
-    Fault.ZERO_ARGUMENT_CALL_LOST: FaultRow("a call without arguments stays in content", "vllm#34449, #48103"),
-    Fault.CALL_LOST_NEAR_MAX_CONTEXT: FaultRow("calls stay in content in the last tenth of the context", "vllm#42400"),
-    Fault.TURN_THREE_REASONING: FaultRow("thinking tags in content from the third turn on", "vllm#27703"),
-    Fault.DEAD_MTP: FaultRow("right answers, one draft token in a hundred accepted", "vllm#46367"),
-    Fault.STREAMS_FOREVER: FaultRow("no answer ends, whatever max_tokens says", "a broken server"),
-    Fault.STALLS_MID_LINE: FaultRow("half a line of an answer, then silence", "a broken server"),
-    Fault.EVERY_THIRD_500: FaultRow("every third request is answered 500", "a broken server"),
-    Fault.DIES_MID_CHECK: FaultRow("the process dies in its tenth answer", "a broken server"),
-    Fault.NEVER_HEALTHY: FaultRow("the port is never opened", "a broken server"),
+    Fault.STREAMED_CALL_LOST: FaultRow(
+        "streamed calls lose their arguments", "vllm#45915, releases before 0.24", ("tools-auto-stream",)
+    ),
+    Fault.ZERO_ARGUMENT_CALL_LOST: FaultRow(
+        "a call without arguments stays in content", "vllm#34449, #48103", ("tools-no-arguments",)
+    ),
+    Fault.CALL_LOST_NEAR_MAX_CONTEXT: FaultRow(
+        "calls stay in content in the last tenth of the context", "vllm#42400", ("needle-long",)
+    ),
+    Fault.TURN_THREE_REASONING: FaultRow(
+        "thinking tags in content from the third turn on", "vllm#27703", ("tool-conversation",)
+    ),
+    Fault.DEAD_MTP: FaultRow("right answers, one draft token in a hundred accepted", "vllm#46367", ("speculation",)),
+    Fault.STREAMS_FOREVER: FaultRow("no answer ends, whatever max_tokens says", _BROKEN, ("thinking-off",)),
+    Fault.STALLS_MID_LINE: FaultRow("half a line of an answer, then silence", _BROKEN, ("thinking-off",)),
+    Fault.EVERY_THIRD_500: FaultRow("every third request is answered 500", _BROKEN, ("thinking-off", "accuracy")),
+    Fault.DIES_MID_CHECK: FaultRow("the process dies in its tenth answer", _BROKEN),
+    Fault.NEVER_HEALTHY: FaultRow("the port is never opened", _BROKEN),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rehearsal.run import ROOT
-from rehearsal.vllm.faults import Fault
+from rehearsal.vllm.faults import FAULTS, Fault
 from tests.fixtures.stacks import glm
 from tests.fixtures.stand_in import LENGTH, MTP, running, settings, settings_of_stack
 
@@ -76,38 +76,28 @@ def test_a_healthy_engine_passes(stack: str, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, the check that its last words begin with, and every check that fails; `asked` is what the stack file asks for."""
+    """A fault and every check that fails; `asked` is what the stack file asks for."""
 
     fault: Fault
-    first: str
     failed: set[str]
     asked: tuple[str, ...] = ()
 
 
 CASES = [
-    Case(Fault.GIBBERISH, "accuracy", SENSE),
-    Case(Fault.LOW_ACCURACY, "accuracy", {"accuracy"}),
-    Case(Fault.WRONG_BEYOND_2048, "needle-3k", NEEDLES),
-    Case(Fault.WRONG_BEYOND_4096, "needle-5k", NEEDLES - {"needle-3k"}),
-    Case(Fault.WRONG_AT_5400_WITH_TOOLS, "needle-8k-tools", {"needle-8k-tools"}),
-    Case(Fault.FORCED_CALL_IN_CONTENT, "tools-required", FORCED),
-    Case(Fault.REQUIRED_REPEATS, "tools-required", {"tools-required", "tools-required-stream"}),
-    Case(Fault.CALL_IN_THINKING, "tools-auto", TOOLS | {"tool-conversation"}),
-    Case(
-        Fault.CALL_NEVER_ISSUED,
-        "tools-auto",
-        TOOLS - FORCED | {NO_ARGUMENTS, "tool-conversation", "needle-8k-tools"},
-    ),
-    Case(Fault.STREAMED_CALL_LOST, "tools-auto-stream", STREAMED | {NO_ARGUMENTS, "tool-conversation"}),
-    Case(Fault.ZERO_ARGUMENT_CALL_LOST, NO_ARGUMENTS, {NO_ARGUMENTS}),
-    Case(
-        Fault.CALL_LOST_NEAR_MAX_CONTEXT,
-        "needle-long",
-        {"needle-long"},
-        ("workloads.glm.gate.longNeedleShare=0.95",),
-    ),
-    Case(Fault.TURN_THREE_REASONING, "tool-conversation", {"tool-conversation"}),
-    Case(Fault.DEAD_MTP, "speculation", {"speculation"}),
+    Case(Fault.GIBBERISH, SENSE),
+    Case(Fault.LOW_ACCURACY, {"accuracy"}),
+    Case(Fault.WRONG_BEYOND_2048, NEEDLES),
+    Case(Fault.WRONG_BEYOND_4096, NEEDLES - {"needle-3k"}),
+    Case(Fault.WRONG_AT_5400_WITH_TOOLS, {"needle-8k-tools"}),
+    Case(Fault.FORCED_CALL_IN_CONTENT, FORCED),
+    Case(Fault.REQUIRED_REPEATS, {"tools-required", "tools-required-stream"}),
+    Case(Fault.CALL_IN_THINKING, TOOLS | {"tool-conversation"}),
+    Case(Fault.CALL_NEVER_ISSUED, TOOLS - FORCED | {NO_ARGUMENTS, "tool-conversation", "needle-8k-tools"}),
+    Case(Fault.STREAMED_CALL_LOST, STREAMED | {NO_ARGUMENTS, "tool-conversation"}),
+    Case(Fault.ZERO_ARGUMENT_CALL_LOST, {NO_ARGUMENTS}),
+    Case(Fault.CALL_LOST_NEAR_MAX_CONTEXT, {"needle-long"}, ("workloads.glm.gate.longNeedleShare=0.95",)),
+    Case(Fault.TURN_THREE_REASONING, {"tool-conversation"}),
+    Case(Fault.DEAD_MTP, {"speculation"}),
 ]
 
 
@@ -116,36 +106,29 @@ def test_a_wrong_answer_is_caught_by_its_check(case: Case, tmp_path: Path) -> No
     with running(settings_of_stack("dev"), case.fault) as engine:
         verdict = judged(engine.port, expectations(*case.asked), tmp_path)
     assert verdict.code == 1
-    assert verdict.words.startswith(f"gate: {case.first} failed: ")
+    (first,) = FAULTS[case.fault].caught_by
+    assert verdict.words.startswith(f"gate: {first} failed: ")
     assert (verdict.ids("failed"), verdict.ids("notRun")) == (case.failed, set())
 
 
-@dataclass(frozen=True)
-class BrokenServer:
-    """A server that does not answer as servers do: the checks at which that can show first, and what is said of it."""
-
-    fault: Fault
-    first: tuple[str, ...]
-    problem: str
-
-
 NO_ANSWER = f"no complete answer within {REQUEST_SECONDS:g} s"
-BROKEN = [
-    BrokenServer(Fault.GRAMMAR_HANG, ("tools-required", "tools-required-stream"), NO_ANSWER),
-    BrokenServer(Fault.STREAMS_FOREVER, ("thinking-off",), NO_ANSWER),
-    BrokenServer(Fault.STALLS_MID_LINE, ("thinking-off",), NO_ANSWER),
-    BrokenServer(Fault.EVERY_THIRD_500, ("thinking-off", "accuracy"), "HTTP 500"),
-]
+BROKEN = {
+    Fault.GRAMMAR_HANG: NO_ANSWER,
+    Fault.STREAMS_FOREVER: NO_ANSWER,
+    Fault.STALLS_MID_LINE: NO_ANSWER,
+    Fault.EVERY_THIRD_500: "HTTP 500",
+}
+"""Servers that do not answer as servers do, and what is said of it."""
 
 
-@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.fault.value)
-def test_a_broken_server_gets_its_verdict_in_time(case: BrokenServer, tmp_path: Path) -> None:
-    with running(settings_of_stack("dev"), case.fault) as engine:
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault.value)
+def test_a_broken_server_gets_its_verdict_in_time(fault: Fault, tmp_path: Path) -> None:
+    with running(settings_of_stack("dev"), fault) as engine:
         verdict = judged(engine.port, expectations(), tmp_path)
     assert verdict.code == 1
     assert verdict.report["seconds"] < DEADLINE_SECONDS
-    assert f" failed: {case.problem}" in verdict.words.splitlines()[0]
-    assert next(row["id"] for row in verdict.report["checks"] if row["verdict"] == "failed") in case.first
+    assert f" failed: {BROKEN[fault]}" in verdict.words.splitlines()[0]
+    assert next(row["id"] for row in verdict.report["checks"] if row["verdict"] == "failed") in FAULTS[fault].caught_by
 
 
 NO_PARSER = ("--reasoning-parser", "glm45")
@@ -208,8 +191,9 @@ AT_THE_PROCESS = {Fault.DIES_MID_CHECK, Fault.NEVER_HEALTHY}
 
 
 def test_every_fault_is_judged() -> None:
-    judged_here = [case.fault for case in CASES] + [case.fault for case in BROKEN]
+    judged_here = [*(case.fault for case in CASES), *BROKEN]
     assert sorted([*judged_here, *AT_THE_PROCESS]) == sorted(Fault)
+    assert {fault for fault, row in FAULTS.items() if not row.caught_by} == AT_THE_PROCESS
 
 
 # --- the stand-in as a process ---------------------------------------------------------------------------------------------

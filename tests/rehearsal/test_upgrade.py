@@ -56,6 +56,7 @@ def test_a_bad_image_stops_at_its_first_pod_and_is_taken_back() -> None:
 def test_with_one_replica_the_report_says_that_serving_stops() -> None:
     lines = told("--stack", "dev", "--set", "workloads.glm.maxModelLen=65536")
     assert "✓ the upgrade of stack dev went through" in lines
+    assert "upgrade glm: no spare node: serving stops for about 23 min, and stays stopped if the new pod fails" in lines
     assert re.search(r"\d+ requests, 0 failed, \d+ found no ready pod", lines)
 
 
