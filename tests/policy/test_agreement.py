@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,8 @@ def test_the_pack_agrees_with_the_rules(pack: Analyzer, case: RuleCase) -> None:
 
 def test_objects_judged_at_once_do_not_mix(pack: Analyzer) -> None:
     # The engine registers resources, and has them judged, in parallel.
-    def judged(case: RuleCase) -> str | None:
-        return disagreement(pack, case)
-
     with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(judged, CASES[::5])) == {None}
+        assert set(threads.map(disagreement, repeat(pack), CASES[::5])) == {None}
 
 
 def test_the_table_is_met_in_every_kind_of_object() -> None:

@@ -16,14 +16,14 @@ from tests.policy import analyzer
 from tests.policy.agreement import diagnostic
 from tests.policy.analyzer import Analyzer
 
-STACKS = ("dev", "prod")
+STACKS = ("dev", "prod", "h200-bf16-two-nodes")
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_object_of_a_stack_is_accepted(pack: Analyzer, stack: str) -> None:
     text = (ROOT / "tests" / "graph" / "golden" / f"{stack}.yaml").read_text(encoding="utf-8")
     objects: list[Any] = list(yaml.safe_load_all(text))
-    assert {"Deployment", "DaemonSet"} <= {row["kind"] for row in objects}
+    assert {"Deployment", "LeaderWorkerSet"} & {row["kind"] for row in objects}
     for row in objects:
         assert pack.analyze(row, f"kubernetes:{row['apiVersion']}:{row['kind']}") == []
 
