@@ -83,7 +83,8 @@ def _pods(node: Mapping[str, object], where: str, size: int | None) -> Iterator[
         return
     group = node.get("size")
     size = int(group) if isinstance(group, int | float) and 1 <= group < 1000 else size
-    for key, value in node.items():
+    for key in sorted(node):  # a leader before its workers, in whatever order they come
+        value = node[key]
         if value == UNKNOWN and (key in _TEMPLATES or (key == "spec" and node.get("kind", "Pod") in _KINDS)):
             yield _Pod(where, {"containers": UNKNOWN}, {}, size)
         part = {"leaderTemplate": "leader ", "workerTemplate": "worker "}.get(key, where)

@@ -64,6 +64,8 @@ def test_bf16_fits_two_nodes_of_a_group() -> None:
     template = deployment(container(*serve))["spec"]["template"]
     group = {"size": 2, "leaderTemplate": template, "workerTemplate": template}
     manifest = {"kind": "LeaderWorkerSet", "spec": {"leaderWorkerTemplate": group}}
+    backwards = dict(reversed(group.items()))
+    assert read(manifest) == read({**manifest, "spec": {"leaderWorkerTemplate": backwards}})
     readings = read(manifest)
     assert [reading.facts.workload for reading in readings] == ["leader container vllm", "worker container vllm"]
     assert {reading.facts.nodes_per_replica for reading in readings} == {2}
