@@ -1,8 +1,9 @@
-"""`python -m rehearsal up|upgrade|render|down`: the whole stack on a real Kubernetes control plane, without a cloud."""
+"""`python -m rehearsal up|upgrade|render|resources|down`: the whole stack on a real Kubernetes control plane, without a cloud."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 from rehearsal.control_plane.errors import ControlPlaneError
 from rehearsal.resource import RehearsalError
-from rehearsal.run import PlanRefusedError, rehearse, render
+from rehearsal.run import PlanRefusedError, rehearse, render, resources
 from rehearsal.timeline import Timeline
 from rehearsal.upgrade import rehearse_upgrade
 from rehearsal.vllm.faults import FAULTS, fault_named
@@ -41,6 +42,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     upgrade.add_argument("--serving-fault", metavar="NAME", help=f"what is wrong with the new image: {listed(FAULTS)}")
     _add_picture(upgrade)
     add_stack_arguments(commands.add_parser("render", help="write every Kubernetes object as YAML"))
+    add_stack_arguments(
+        commands.add_parser(
+            "resources", help="write every resource with its inputs as JSON, for python -m serving diff"
+        )
+    )
     commands.add_parser("down", help="end the clusters that --keep left up")
     return parsed(parser, commands.choices, argv)
 
@@ -88,6 +94,11 @@ def _render(arguments: argparse.Namespace) -> int:
     return PASSED
 
 
+def _resources(arguments: argparse.Namespace) -> int:
+    print(json.dumps(resources(arguments.stack, arguments.overrides), indent=1, sort_keys=True))
+    return PASSED
+
+
 def _down() -> int:
     from rehearsal.control_plane import ControlPlane  # noqa: PLC0415
 
@@ -114,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _upgrade(arguments)
             case "render":
                 return _render(arguments)
+            case "resources":
+                return _resources(arguments)
             case _:
                 return _down()
     except InputError as error:

@@ -27,6 +27,11 @@ def _plain_inputs(properties: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", inputs)
 
 
+def _secret_inputs(properties: Any) -> frozenset[str]:
+    inputs = rpc.deserialize_properties(properties, keep_unknowns=True)
+    return frozenset(name for name, value in inputs.items() if rpc.is_rpc_secret(value))
+
+
 class NoMocks(pulumi_mocks.Mocks):
     """The monitor below answers everything itself."""
 
@@ -66,6 +71,7 @@ class Monitor(pulumi_mocks.MockMonitor):
             type=request.type,
             name=request.name,
             inputs=_plain_inputs(request.object),
+            secret_inputs=_secret_inputs(request.object),
             parent=request.parent,
             needs=frozenset((*request.dependencies, request.provider.rpartition("::")[0], request.parent)) - {""},
             component=not request.custom,

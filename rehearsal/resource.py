@@ -27,13 +27,14 @@ class Resource:
     """A resource that the program registered, with the inputs the engine resolved. In a preview some are unknown.
 
     `needs` are the URNs of what must exist before it and outlive it: dependencies, through outputs too, its provider and its
-    parent, through which it needs what the parent depends on.
+    parent, through which it needs what the parent depends on. `secret_inputs` name the inputs that hold a secret.
     """
 
     urn: str
     type: str
     name: str
     inputs: Mapping[str, Any]
+    secret_inputs: frozenset[str]
     parent: str
     needs: frozenset[str]
     component: bool

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rehearsal.control_plane import ControlPlane
     from rehearsal.kubelet.kubelet import Kubelet
     from rehearsal.kubelet.programs import Servers
+    from rehearsal.rendering import RenderedWorld
     from rehearsal.world import RehearsedWorld
 
 ROOT = Path(__file__).parent.parent
@@ -248,14 +249,34 @@ def render(stack: str, overrides: Sequence[str], say: Callable[[str], None]) -> 
 
     `say` gets a line for each chart, whose objects are in no rendering.
     """
+    world, _ = _rendered(stack, overrides)
+    for chart in world.charts:
+        say(f"not rendered: the objects of chart {chart}")
+    yield from world.objects
+
+
+def resources(stack: str, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return every resource of a stack by URN: its type, its name, and its inputs without what is secret."""
+    _, engine = _rendered(stack, overrides)
+    registered = (created.resource for created in engine.created if not created.resource.component)
+    return {
+        resource.urn: {
+            "type": resource.type,
+            "name": resource.name,
+            "inputs": {**resource.inputs, **dict.fromkeys(resource.secret_inputs, "[secret]")},
+        }
+        for resource in registered
+    }
+
+
+def _rendered(stack: str, overrides: Sequence[str]) -> tuple[RenderedWorld, InProcessEngine]:
     from rehearsal.rendering import RenderedWorld  # noqa: PLC0415
 
     plan, settings = load(stack, overrides, ROOT)
     world = RenderedWorld(plan.region or next(iter(catalogue.regions())))
-    InProcessEngine(ROOT, stack, settings, world, side_by_side=1).up()
-    for chart in world.charts:
-        say(f"not rendered: the objects of chart {chart}")
-    yield from world.objects
+    engine = InProcessEngine(ROOT, stack, settings, world, side_by_side=1)
+    engine.up()
+    return world, engine
 
 
 def tell_plan(plan: Plan, timeline: Timeline) -> None:

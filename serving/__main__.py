@@ -1,4 +1,4 @@
-"""`python -m serving plan|mirror|rules|accuracy|schema|pin`: what a stack would be, before anything is bought."""
+"""`python -m serving plan|diff|mirror|rules|accuracy|schema|pin`: what a stack would be, before anything is bought."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving import report
+from serving import config_page, report
 from serving.command_line import Parser, add_stack_arguments, exit_with, parsed
 from serving.config import json_schema, parse
 from serving.plan import Plan, build
+from serving.review import command as review
 from serving.rules import page as rules_page
 from serving.spelling import InputError, allowed, did_you_mean
 from serving.stack_file import read, stack_file
@@ -31,12 +32,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     plan = commands.add_parser("plan", help="memory, cost, command and verdicts of a stack", allow_abbrev=False)
     add_stack_arguments(plan)
-    plan.add_argument(
-        "--format",
-        choices=("text", "markdown", "json"),
-        default="text",
-        help="text is rich in a terminal, plain in a pipe",
-    )
+    _add_format(plan)
+    diff = commands.add_parser("diff", help="what a change does to every stack, for its reviewer", allow_abbrev=False)
+    review.add_arguments(diff)
+    _add_format(diff)
     rules = commands.add_parser("rules", help="every rule with its remedy and source", allow_abbrev=False)
     rules.add_argument("--format", choices=("text", "markdown"), default="text", help="markdown is docs/rules.md")
     mirror = commands.add_parser("mirror", help="copy a workload's weights into its mirror in S3", allow_abbrev=False)
@@ -45,7 +44,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     mirror.add_argument("--cache", required=True, metavar="DIR", help="a folder with room for the weights")
     mirror.add_argument("--run", action="store_true", help="run the script instead of printing it")
     commands.add_parser("accuracy", help="the memory model beside every measured and published pool, as Markdown")
-    commands.add_parser("schema", help="the JSON Schema of a stack file")
+    schema = commands.add_parser("schema", help="what a stack file may say", allow_abbrev=False)
+    schema.add_argument(
+        "--format",
+        choices=("json", "markdown"),
+        default="json",
+        help="JSON Schema for editors; markdown is docs/config.md",
+    )
     pin = commands.add_parser(
         "pin", help="ask a registry for an image's digest and write it into the lock", allow_abbrev=False
     )
@@ -62,6 +67,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--check", action="store_true", help="write nothing; tell whether pins (all, an image's, or one) still hold"
     )
     return parsed(parser, commands.choices, argv)
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("text", "markdown", "json"),
+        default="text",
+        help="text is rich in a terminal, plain in a pipe",
+    )
 
 
 def _print_plan(plan: Plan, form: str) -> None:
@@ -115,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         match arguments.command:
             case "rules":
                 print(rules_page.as_markdown() if arguments.format == "markdown" else rules_page.as_text(), end="")
+            case "diff":
+                return review.run(arguments)
             case "mirror":
                 return _mirror(arguments)
             case "accuracy":
@@ -122,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
                 print(as_markdown(), end="")
             case "schema":
-                print(json.dumps(json_schema(), indent=2))
+                print(json.dumps(json_schema(), indent=2) if arguments.format == "json" else config_page.as_markdown())
             case "pin":
                 return _pin(arguments)
             case _:

@@ -22,6 +22,9 @@ from serving.facts import IMAGE_DIGEST
 from serving.spelling import InputError, UnknownKeyError, allowed, did_you_mean, nearest
 
 PROJECT = "glm-on-gpus"
+STACK_FILE_KEYS = ("config", "environment", "encryptedkey", "encryptionsalt", "secretsprovider")
+"""The keys that Pulumi itself gives a stack file."""
+
 _PROVIDER_NAMESPACES = ("aws", "kubernetes", "pulumi")
 _TOP_LEVEL = ("cluster", "nodePools", "workloads")
 
@@ -77,9 +80,13 @@ def _known_model(name: str) -> str:
     return name
 
 
+_FRACTION = r"^[01]?\.\d+$"
+_FractionAsWritten = Annotated[float, Field(gt=0.0, le=1.0)] | Annotated[str, Field(pattern=_FRACTION)]
+
+
 def _fraction(given: object) -> object:
     """Read a fraction in quotes: `pulumi config set --path` writes whole numbers and booleans as such, but 0.9 as text."""
-    return float(given) if isinstance(given, str) and re.fullmatch(r"[01]?\.\d+", given) else given
+    return float(given) if isinstance(given, str) and re.fullmatch(_FRACTION, given) else given
 
 
 def _private_cidr(cidr: str) -> str:
@@ -278,7 +285,9 @@ class WorkloadConfig(_Model):
     """a whole number of requests from 1 to 4096; derived by the plan if left out"""
     max_num_batched_tokens: Annotated[int, Field(ge=1024, le=131_072)] = 8192
     """a whole number of tokens from 1024 to 131072"""
-    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0), BeforeValidator(_fraction)] = 0.92
+    gpu_memory_utilization: Annotated[
+        float, Field(gt=0.0, le=1.0), BeforeValidator(_fraction, json_schema_input_type=_FractionAsWritten)
+    ] = 0.92
     """a fraction above 0 and up to 1, such as 0.92"""
     kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4_ds_mla"] | None = None
     """auto, bfloat16, fp8, fp8_e4m3, fp8_ds_mla or nvfp4_ds_mla; the right one for the GPU if left out"""
@@ -404,12 +413,16 @@ def _key_problems(settings: Mapping[str, object]) -> Iterator[str]:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a stack file, for editors (yaml-language-server)."""
     schema = _closed(StackConfig.model_json_schema(by_alias=True))
+    for model, key, names in _known_names():
+        schema["$defs"][model]["properties"][key]["enum"] = names
     properties = {f"{PROJECT}:{key}": schema["properties"][key] for key in _TOP_LEVEL}
     properties["aws:region"] = {"type": "string", "enum": sorted(catalogue.regions())}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A stack file of glm-on-gpus",
         "type": "object",
+        "required": ["config"],
+        "propertyNames": {"enum": list(STACK_FILE_KEYS)},
         "properties": {
             "config": {
                 "type": "object",
@@ -422,6 +435,16 @@ def json_schema() -> dict[str, Any]:
         },
         "$defs": schema["$defs"],
     }
+
+
+def _known_names() -> Iterator[tuple[str, str, list[str]]]:
+    """Yield the model and key of each setting whose values the catalogue knows, so that an editor completes them."""
+    usable = [row.version for row in catalogue.kubernetes_versions().values() if row.ami_release_version]
+    yield "EksClusterConfig", "kubernetesVersion", usable
+    yield "EksClusterConfig", "systemInstanceType", list(catalogue.system_instance_types())
+    yield "NodePoolConfig", "instanceType", list(catalogue.instance_types())
+    yield "WorkloadConfig", "model", catalogue.model_names()
+    yield "WorkloadConfig", "vllmVersion", list(catalogue.engines())
 
 
 def _closed(node: Any) -> Any:

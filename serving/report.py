@@ -36,6 +36,7 @@ def _pool_json(pool: NodePoolPlan) -> dict[str, Any]:
         "nodes": pool.nodes,
         "gpusPerNode": pool.instance.gpus,
         "hourlyUsd": pool.cost.hourly_usd,
+        "price": pool.cost.note,
     }
 
 
@@ -46,6 +47,7 @@ def _workload_json(row: WorkloadPlan) -> dict[str, Any]:
         "revision": row.revision,
         "image": row.image,
         "engineVersion": row.engine_version,
+        "nodePool": row.node_pool,
         "replicas": row.replicas,
         "nodesPerReplica": row.nodes_per_replica,
         "kind": row.kind,
@@ -64,7 +66,9 @@ def _workload_json(row: WorkloadPlan) -> dict[str, Any]:
             "maxModelLen": row.max_model_len,
             "maxNumSeqs": row.max_num_seqs,
             "fullLengthRequests": round(memory.full_length_requests, 3),
+            "freeGiB": round(memory.free_gib, 3),
         },
+        "rollout": _camel(asdict(row.rollout)),
         "timing": _camel(asdict(row.timing)),
         "expectations": dict(row.expectations),
     }
@@ -152,7 +156,7 @@ def _summary(row: WorkloadPlan) -> Iterator[tuple[str, str]]:
         f"{memory.full_length_requests:.2f} of {row.max_model_len:,} tokens at once for each replica, "
         f"at most {row.max_num_seqs} running",
     )
-    yield "first start", f"about {_minutes(row.timing.expected_start_seconds)}, of it {_start_parts(row)}"
+    yield "first start", f"about {minutes(row.timing.expected_start_seconds)}, of it {_start_parts(row)}"
     yield "rollout", rollout(row)
 
 
@@ -168,9 +172,9 @@ def _parallelism(row: WorkloadPlan) -> str:
 def _start_parts(row: WorkloadPlan) -> str:
     times = row.timing
     return (
-        f"{_minutes(times.expected_fetch_seconds)} to fetch, {_minutes(times.expected_load_seconds)} to load, "
-        f"{_minutes(times.expected_engine_start_seconds)} to start the engine, "
-        f"{_minutes(times.expected_gate_seconds)} to prove its answers"
+        f"{minutes(times.expected_fetch_seconds)} to fetch, {minutes(times.expected_load_seconds)} to load, "
+        f"{minutes(times.expected_engine_start_seconds)} to start the engine, "
+        f"{minutes(times.expected_gate_seconds)} to prove its answers"
     )
 
 
@@ -179,14 +183,17 @@ def rollout(row: WorkloadPlan) -> str:
     several, stops = row.nodes_per_replica > 1, row.rollout.stops_serving_seconds
     new, spare = ("group", "spare nodes") if several else ("pod", "spare node")
     if stops:
-        return f"no {spare}: serving stops for about {_minutes(stops)}, and stays stopped if the new {new} fails its checks"
+        return (
+            f"no {spare}: serving stops for about {minutes(stops)}, and stays stopped if the new {new} fails its checks"
+        )
     if row.rollout.max_surge:
         return f"the new {new} starts on {spare if several else f'a {spare}'} and proves its answers, then the old one ends"
     return f"one of {row.replicas} replicas at a time; a new {new} that fails its checks ends the rollout, the others serve on"
 
 
-def _minutes(seconds: int) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds} s"
+def minutes(seconds: float) -> str:
+    """Return a time as a report shows it."""
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _cells(row: WorkloadPlan) -> list[tuple[str, int]]:

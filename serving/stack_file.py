@@ -8,12 +8,10 @@ from typing import Any, cast
 
 import yaml
 
-from serving.config import PROJECT, ConfigError
+from serving.config import PROJECT, STACK_FILE_KEYS, ConfigError
 from serving.spelling import allowed, did_you_mean
 
-# The keys that Pulumi itself gives a stack file.
-_STACK_FILE_KEYS = ("config", "environment", "encryptedkey", "encryptionsalt", "secretsprovider")
-
+_MOST_VALUES = 10_000  # a stack file has about thirty
 
 EXAMPLES = "examples"
 """The folder of stack files beside a project's own that show other shapes."""
@@ -59,30 +57,36 @@ def stack_file(stack: str, folder: Path) -> Path:
     name = f"Pulumi.{stack}.yaml"
     path = next((place / name for place in (folder, folder / EXAMPLES) if (place / name).is_file()), None)
     if path is None:
-        stacks, examples = _stacks(folder), _stacks(folder / EXAMPLES)
+        own, examples = stacks(folder), stacks(folder / EXAMPLES)
         hint = "it has no stack file at all"
-        if stacks or examples:
-            hint = f"{allowed(stacks or examples)}{did_you_mean(stack, [*stacks, *examples])}"
+        if own or examples:
+            hint = f"{allowed(own or examples)}{did_you_mean(stack, [*own, *examples])}"
         raise ConfigError([f"--stack {stack}: there is no {name} in {folder}; {hint}"])
     return path
 
 
-def _stacks(folder: Path) -> list[str]:
+def stacks(folder: Path) -> list[str]:
+    """Return the names of a folder's stacks, sorted."""
     return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in folder.glob("Pulumi.*.yaml"))
 
 
 def read(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Return a stack file's configuration with `PATH=VALUE` overrides applied, keys with their namespaces."""
+    settings: dict[str, Any] = document(path)["config"]
+    for override in overrides:
+        _apply(settings, override)
+    return settings
+
+
+def document(path: Path) -> dict[str, Any]:
+    """Return all that a stack file says: `config`, and what Pulumi itself reads, such as `secretsprovider`."""
     where = path.name
     try:
-        settings = _settings(_load(path.read_text(encoding="utf-8")), where)
+        return _checked(_load(path.read_text(encoding="utf-8")), where)
     except UnicodeDecodeError as error:
         raise ConfigError([f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8"]) from None
     except _NotYamlError as error:
         raise ConfigError([f"{where}: {error}"]) from None
-    for override in overrides:
-        _apply(settings, override)
-    return settings
 
 
 class _NotYamlError(Exception):
@@ -91,7 +95,9 @@ class _NotYamlError(Exception):
 
 def _load(text: str) -> object:
     try:
-        return yaml.load(text, Loader=_Loader)
+        loaded: object = yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise _NotYamlError("maps and lists lie in each other too deeply") from None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         words = ", ".join(part for part in (error.context, error.problem) if part)
@@ -101,20 +107,37 @@ def _load(text: str) -> object:
         raise _NotYamlError(
             f"not valid YAML: character {error.character:#04x} at position {error.position} is not allowed"
         ) from None
+    if _is_larger(loaded, _MOST_VALUES):
+        raise _NotYamlError(f"more than {_MOST_VALUES:,} values once anchors are followed; write them out")
+    return loaded
 
 
-def _settings(document: object, where: str) -> dict[str, Any]:
-    if not isinstance(document, dict):
-        raise ConfigError([f"{where}: expected a map with the key config, found {_found(document)}"])
-    top = cast("dict[object, object]", document)
+def _is_larger(value: object, limit: int) -> bool:
+    """Whether a value holds more values than the limit. An alias can stand for millions of them, or for what it lies in."""
+    waiting: list[object] = [value]
+    for _ in range(limit):
+        if not waiting:
+            return False
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend(cast("dict[object, object]", item).values())
+        elif isinstance(item, list):
+            waiting.extend(cast("list[object]", item))
+    return bool(waiting)
+
+
+def _checked(loaded: object, where: str) -> dict[str, Any]:
+    if not isinstance(loaded, dict):
+        raise ConfigError([f"{where}: expected a map with the key config, found {_found(loaded)}"])
+    top = cast("dict[str, Any]", loaded)
     for key in top:
-        if key not in _STACK_FILE_KEYS:
-            hint = did_you_mean(str(key), _STACK_FILE_KEYS)
-            raise ConfigError([f"{where}: unknown key {key!r}; {allowed(_STACK_FILE_KEYS)}{hint}"])
+        if key not in STACK_FILE_KEYS:
+            hint = did_you_mean(str(key), STACK_FILE_KEYS)
+            raise ConfigError([f"{where}: unknown key {key!r}; {allowed(STACK_FILE_KEYS)}{hint}"])
     config = top.get("config")
     if not isinstance(config, dict):
         raise ConfigError([f"{where}: config: expected a map of settings such as aws:region, found {_found(config)}"])
-    return {str(key): value for key, value in cast("dict[object, Any]", config).items()}
+    return {**top, "config": {str(key): value for key, value in cast("dict[object, Any]", config).items()}}
 
 
 def _found(value: object) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rehearsal.run import ROOT
 from tests.fixtures.control_plane import control_plane, programs
@@ -66,3 +67,30 @@ def project(tmp_path: Path) -> Project:
             shutil.copyfile(source, folder / name)
     (folder / ".venv").symlink_to(ROOT / ".venv")
     return Project(folder)
+
+
+@pytest.fixture
+def project_on_no_cluster(project: Project) -> Project:
+    """The project with a stack `mine` on an existing cluster that does not answer."""
+    kubeconfig = project.folder.parent / "kubeconfig"
+    context = {"name": "mine", "context": {"cluster": "c", "user": "u"}}
+    cluster = {"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}
+    users = [{"name": "u", "user": {"token": "t"}}]
+    known = {"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context], "users": users}
+    kubeconfig.write_text(yaml.safe_dump(known), encoding="utf-8")
+    config = {
+        "glm-on-gpus:cluster": {"kind": "existing", "context": "mine", "kubeconfig": str(kubeconfig)},
+        "glm-on-gpus:nodePools": {"h200": {"instanceType": "p5en.48xlarge", "nodes": 1}},
+        "glm-on-gpus:workloads": {
+            "glm": {
+                "nodePool": "h200",
+                "precision": "fp8",
+                "replicas": 1,
+                "maxModelLen": 131072,
+                "gpuMemoryUtilization": 0.9,
+            }
+        },
+    }
+    (project.folder / "Pulumi.mine.yaml").write_text(yaml.safe_dump({"config": config}), encoding="utf-8")
+    project.succeed("stack", "init", "mine")
+    return project

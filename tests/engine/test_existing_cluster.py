@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,27 +129,7 @@ def test_drift_is_seen(
         assert rehearsal.left() == []
 
 
-def test_a_preview_asks_nothing_of_a_cluster_that_does_not_answer(project: Project, tmp_path: Path) -> None:
-    context = {"name": "mine", "context": {"cluster": "c", "user": "u"}}
-    cluster = {"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}
-    users = [{"name": "u", "user": {"token": "t"}}]
-    kubeconfig = {"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context], "users": users}
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig), encoding="utf-8")
-    config = {
-        "glm-on-gpus:cluster": {"kind": "existing", "context": "mine", "kubeconfig": str(tmp_path / "kubeconfig")},
-        "glm-on-gpus:nodePools": {"h200": {"instanceType": "p5en.48xlarge", "nodes": 1}},
-        "glm-on-gpus:workloads": {
-            "glm": {
-                "nodePool": "h200",
-                "precision": "fp8",
-                "replicas": 1,
-                "maxModelLen": 131072,
-                "gpuMemoryUtilization": 0.9,
-            }
-        },
-    }
-    (project.folder / "Pulumi.mine.yaml").write_text(yaml.safe_dump({"config": config}), encoding="utf-8")
-    project.succeed("stack", "init", STACK)
-    said = project.succeed("preview", "--stack", STACK, "--diff")
+def test_a_preview_asks_nothing_of_a_cluster_that_does_not_answer(project_on_no_cluster: Project) -> None:
+    said = project_on_no_cluster.succeed("preview", "--stack", "mine", "--diff")
     assert "kubernetes:apps/v1:Deployment" in said
     assert "--gpu-memory-utilization" in said

@@ -110,8 +110,8 @@ def test_the_exit_codes_are_the_documented_ones() -> None:
         ),
         pytest.param(
             ("paln", "--stack", "prod"),
-            "python -m serving: argument command: 'paln' is unknown; allowed are plan, rules, mirror, accuracy, schema or pin; "
-            "did you mean plan? See python -m serving --help",
+            "python -m serving: argument command: 'paln' is unknown; allowed are plan, diff, rules, mirror, accuracy, schema "
+            "or pin; did you mean plan? See python -m serving --help",
             id="misspelt-command",
         ),
         pytest.param(

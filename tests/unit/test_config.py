@@ -6,6 +6,7 @@ The whole message is compared, so that a change of its words is seen and read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -107,6 +108,18 @@ MISTAKES = [
         "leave it out",
         arguments=("--set", "workloads.glm.env.VLLM_ENGINE_READY_TIMEOUT_S='60'"),
     ),
+    Mistake(
+        "anchors-that-grow",
+        "more than 10,000 values once anchors are followed; write them out",
+        text="a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+        + "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in pairwise("abcdefghi")),
+    ),
+    Mistake(
+        "an-anchor-in-itself",
+        "line 2: not valid YAML: found unconstructable recursive node",
+        text="config:\n  glm-on-gpus:cluster: &it {kind: eks, other: *it}\n",
+    ),
+    Mistake("too-deep", "maps and lists lie in each other too deeply", text="config: " + "[" * 5000),
     # --- spelling
     Mistake(
         "misspelt-key",

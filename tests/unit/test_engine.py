@@ -490,7 +490,7 @@ def test_a_world_that_knows_no_updates_says_so() -> None:
         def delete(self, created: Created) -> None:
             raise AssertionError(created)
 
-    thing = Resource("urn", "test:index:Thing", "thing", {}, "", frozenset(), component=False)
+    thing = Resource("urn", "test:index:Thing", "thing", {}, frozenset(), "", frozenset(), component=False)
     with pytest.raises(
         RehearsalError, match=r"^test:index:Thing thing: nothing is updated here \(id-1, preview: False\)$"
     ):

@@ -44,6 +44,8 @@ def test_prod(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
             "nodes": 2,
             "gpusPerNode": 8,
             "hourlyUsd": pytest.approx(2 * 113.9328),
+            "price": "on-demand list price of us-east-1, 2026-07-20 (Karpenter's AWS provider price list); "
+            "a Capacity Block is paid up front at its own market price",
         }
     }
     row = found["workloads"]["glm"]
@@ -71,16 +73,17 @@ def test_json_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         _, found, _ = run_json(capsys, monkeypatch, stack)
         assert set(found) == {"stack", "hourlyUsd", "nodePools", "workloads", "violations", "advice"}
         for pool in found["nodePools"].values():
-            assert set(pool) == {"instanceType", "nodes", "gpusPerNode", "hourlyUsd"}
+            assert set(pool) == {"instanceType", "nodes", "gpusPerNode", "hourlyUsd", "price"}
         for row in found["workloads"].values():
             assert set(row) == {
-                *("checkpoint", "revision", "image", "engineVersion", "replicas", "nodesPerReplica"),
+                *("checkpoint", "revision", "image", "engineVersion", "nodePool", "replicas", "nodesPerReplica"),
                 *("kind", "tensorParallelSize", "pipelineParallelSize", "command", "workerCommand", "env"),
-                *("memory", "timing", "expectations"),
+                *("memory", "rollout", "timing", "expectations"),
             }
+            assert set(row["rollout"]) == {"maxSurge", "maxUnavailable", "stopsServingSeconds"}
             assert set(row["memory"]) == {
                 *("usableGiB", "weightsGiB", "overheadGiB", "kvPoolGiB", "kvBytesPerToken", "kvPoolTokens"),
-                *("maxModelLen", "maxNumSeqs", "fullLengthRequests"),
+                *("maxModelLen", "maxNumSeqs", "fullLengthRequests", "freeGiB"),
             }
 
 

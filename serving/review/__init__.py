@@ -1,0 +1,1 @@
+"""What a change does to every stack: the comment that a reviewer reads in a pull request."""
