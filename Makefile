@@ -2,12 +2,14 @@
 # their locks. Needed on the machine: Python 3.11 or later, make, and the package registries.
 PYTHON ?= python3
 STACK ?= prod
+BASE ?= origin/main
 UV := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup policy rehearse test lint format unit policy-tests rehearsal-tests serving-tests engine-tests mutation bench lock clean
+.PHONY: help setup policy rehearse test lint format unit policy-tests rehearsal-tests serving-tests workflow-tests engine-tests
+.PHONY: review mutation bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +22,7 @@ policy: $(READY) ## install what `pulumi preview --policy-pack policy` runs
 rehearse: $(READY) ## rehearse `pulumi up --stack $(STACK)` on a real control plane; STACK=dev, ARGS="--keep --set PATH=VALUE"
 	@$(BIN)/python -m rehearsal up --stack $(STACK) $(ARGS)
 
-test: lint unit policy-tests rehearsal-tests serving-tests engine-tests ## lint and every tier of tests
+test: lint unit policy-tests rehearsal-tests serving-tests workflow-tests engine-tests ## lint and every tier of tests
 
 lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
@@ -43,12 +45,19 @@ rehearsal-tests: $(READY) ## tier rehearsal: the real control plane
 serving-tests: $(READY) ## tier serving: the real vLLM on the CPU, the gate against it, and pins at a real registry
 	@$(BIN)/python -m pytest tests/serving
 
+workflow-tests: $(READY) ## tier workflows: what linters say of them, and their steps in a clone (actionlint is built on first use)
+	@$(BIN)/python -m pytest tests/workflows
+
 engine-tests: $(READY) ## tier engine: the real Pulumi CLI, where there is one
 	@if command -v pulumi >/dev/null; then $(BIN)/python -m pytest tests/engine; \
 	else echo "*** TIER engine DID NOT RUN: there is no pulumi on PATH. Install the Pulumi CLI to run it. ***"; fi
 
 mutation: $(READY) ## every rule broken in every known way: what the table of workloads does not notice
 	@$(BIN)/python -m tests.mutation
+
+review: $(READY) ## what the work tree changes against $(BASE), as a pull request's comment says it; BASE=HEAD~1
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && scripts/render "$(BASE)" "$$folder" && \
+	$(BIN)/python -m serving diff --base "$(BASE)" --rendered "$$folder"
 
 bench: $(READY) ## how long a plan and a preview take, as ratios to their floor
 	@$(BIN)/python -m tests.bench
