@@ -322,7 +322,9 @@ def test_drift_opens_an_issue_that_the_next_calm_night_closes(github: GitHub, tm
         "<!-- glm-on-gpus: drift of prod -->\n"
         "`pulumi refresh --preview-only --expect-no-changes --stack prod` did not end well: somebody has changed what the stack\n"
         f"made, or the stack cannot be read. [The last run]({RUN_URL}) says which.\n\n"
-        "To keep a change, put it into the program or the stack file; to undo it, run `pulumi up --refresh --stack prod`.\n"
+        "To keep a change, put it into the program or the stack file; to undo it, run\n"
+        "`PULUMI_K8S_ENABLE_PATCH_FORCE=true pulumi up --refresh --stack prod`: without the variable Kubernetes keeps what\n"
+        "others have set, and the update says whose it is.\n"
     )
     assert [row["body"] for row in github.comments[1]] == [f"No drift any more, says [this run]({RUN_URL})."]
 
