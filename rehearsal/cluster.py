@@ -36,6 +36,7 @@ class Cluster:
         api.configuration.retries = False  # a control plane that is being stopped is not worth asking again
         self._api: client.ApiClient = api
         self._dynamic = DynamicClient(api, cache_file=str(scratch / "discovery.json"))
+        self._discovering = threading.Lock()
         self._check = check
         self._deadline_seconds = deadline_seconds
         self._changed = time.monotonic()
@@ -62,7 +63,7 @@ class Cluster:
     def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object | None:
         """Return an object, or None if there is none of that name."""
         try:
-            found = self._dynamic.resources.get(api_version=api_version, kind=kind).get(name=name, namespace=namespace)
+            found = self._resource(api_version=api_version, kind=kind).get(name=name, namespace=namespace)
         except ApiException as error:
             if error.status == _NOT_FOUND:
                 return None
@@ -71,7 +72,7 @@ class Cluster:
 
     def list(self, api_version: str, kind: str, namespace: str | None = None, **options: Any) -> list[Object]:
         """Return all objects of a kind."""
-        found = self._dynamic.resources.get(api_version=api_version, kind=kind).get(namespace=namespace, **options)
+        found = self._resource(api_version=api_version, kind=kind).get(namespace=namespace, **options)
         return cast("list[Object]", found.to_dict()["items"])
 
     def create(self, body: Object) -> None:
@@ -104,7 +105,7 @@ class Cluster:
     def delete(self, api_version: str, kind: str, name: str, namespace: str | None, label: str) -> None:
         """Delete an object with what it owns and wait until it is gone."""
         try:
-            self._dynamic.resources.get(api_version=api_version, kind=kind).delete(
+            self._resource(api_version=api_version, kind=kind).delete(
                 name=name, namespace=namespace, body={"propagationPolicy": "Foreground"}
             )
         except ApiException as error:
@@ -112,13 +113,16 @@ class Cluster:
                 raise RehearsalError(f"{label}: {_refusal(error)}") from None
         self.wait(lambda: self.get(api_version, kind, name, namespace) is None, f"{label}: is still there")
 
+    def ask_to_end(self, pod: str, namespace: str) -> None:
+        """Ask for a pod's deletion and do not wait: it ends as its containers do."""
+        self._resource(api_version="v1", kind="Pod").delete(name=pod, namespace=namespace)
+        self.touch()
+
     def remove(self, api_version: str, kind: str, name: str, namespace: str, uid: str) -> None:
         """Take an object out at once, as a kubelet does with a pod whose containers have ended; another of its name stays."""
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
         try:
-            self._dynamic.resources.get(api_version=api_version, kind=kind).delete(
-                name=name, namespace=namespace, body=body
-            )
+            self._resource(api_version=api_version, kind=kind).delete(name=name, namespace=namespace, body=body)
         except ApiException as error:
             if error.status not in {_NOT_FOUND, _CONFLICT}:
                 raise
@@ -175,7 +179,7 @@ class Cluster:
 
     def watch_endpoints(self, namespace: str, service: str) -> Iterator[None]:
         """Yield whenever an EndpointSlice of a Service may have changed, until the cluster or the rehearsal ends."""
-        slices = self._dynamic.resources.get(api_version=_DISCOVERY, kind="EndpointSlice")
+        slices = self._resource(api_version=_DISCOVERY, kind="EndpointSlice")
         selected = {"namespace": namespace, "label_selector": f"{_SERVICE_NAME}={service}"}
         return (None for _ in self._watch(slices, **selected))
 
@@ -184,7 +188,7 @@ class Cluster:
 
         One that is gone has a deletion timestamp, also if it was taken out without one.
         """
-        pods = self._dynamic.resources.get(api_version="v1", kind="Pod")
+        pods = self._resource(api_version="v1", kind="Pod")
         for event, pod in self._watch(pods):
             if event == "DELETED":
                 pod["metadata"].setdefault("deletionTimestamp", pod["metadata"]["creationTimestamp"])
@@ -208,9 +212,19 @@ class Cluster:
         self.stopping.set()
         self._api.close()
 
+    def look_for_kinds(self) -> None:
+        """Ask the API server anew which kinds it serves: a definition has come or gone."""
+        with self._discovering:
+            self._dynamic.resources.invalidate_cache()
+
+    def _resource(self, api_version: str, kind: str) -> Any:
+        """Return a kind that the API server serves; one that is new there it is asked for anew, by one thread at a time."""
+        with self._discovering:
+            return self._dynamic.resources.get(api_version=api_version, kind=kind)
+
     def _kind(self, body: Object, label: str) -> Any:
         try:
-            return self._dynamic.resources.get(api_version=body["apiVersion"], kind=body["kind"])
+            return self._resource(api_version=body["apiVersion"], kind=body["kind"])
         except Exception as error:
             raise RehearsalError(
                 f"{label}: the API server does not serve {body['apiVersion']} {body['kind']}"

@@ -1,6 +1,6 @@
 """Simulated machines: a node group becomes nodes that KWOK keeps alive, with what their instance type offers.
 
-A machine offers `nvidia.com/gpu` only once the device plugin's pod runs on it, as a real one does.
+A machine offers its devices only once their plugin's pod runs on it, as a real one does: GPUs and EFA interfaces.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from typing import Any
 from rehearsal.cluster import Cluster
 from serving import catalogue
 from serving.catalogue import InstanceType, SystemInstanceType
-from serving.plan import GPU_RESOURCE
+from serving.plan import EFA_RESOURCE, GPU_RESOURCE
 
 Object = dict[str, Any]
+
+# Of 2 MiB each: what the AMI's EFA driver sets aside (EKS user guide, node-efa).
+_HUGE_PAGES = 5_128
 
 
 @dataclass(frozen=True)
 class MachineGroup:
-    """Machines of one node group: instance type, number, labels, taints (key, value, effect) and zone ids.
+    """Machines of one node group: instance type, number, labels, taints (key, value, effect), zone ids, EFA interfaces.
 
-    `offers_gpus` is for machines that were there before the stack: something else hands out their GPUs.
+    `offers_devices` is for machines that were there before the stack: something else hands out what they have.
     """
 
     name: str
@@ -32,7 +35,15 @@ class MachineGroup:
     taints: tuple[tuple[str, str, str], ...]
     zone_ids: tuple[str, ...]
     region: str
-    offers_gpus: bool = False
+    efa_interfaces: int
+    offers_devices: bool = False
+
+    @property
+    def devices(self) -> Mapping[str, int]:
+        """What a device plugin may hand out, by the resource's name."""
+        instance = _instance(self.instance_type)
+        gpus = instance.gpus if isinstance(instance, InstanceType) else 0
+        return {name: number for name, number in ((GPU_RESOURCE, gpus), (EFA_RESOURCE, self.efa_interfaces)) if number}
 
 
 class SimulatedNodes:
@@ -41,8 +52,8 @@ class SimulatedNodes:
     def __init__(self, cluster: Cluster, tell: Callable[[str, str], None]) -> None:
         self._cluster = cluster
         self._tell = tell
-        self._gpus: dict[str, int] = {}
-        self._offering: set[str] = set()
+        self._devices: dict[str, Mapping[str, int]] = {}
+        self._offering: set[tuple[str, str]] = set()
         self._groups: dict[str, list[str]] = {}
         self._watcher = threading.Thread(target=self._watch, name="device-plugins", daemon=True)
 
@@ -59,9 +70,7 @@ class SimulatedNodes:
         names = [f"{group.name}-{number}" for number in range(group.count)]
         for number, name in enumerate(names):
             self._cluster.create(_node(name, group, group.zone_ids[number % len(group.zone_ids)]))
-            instance = _instance(group.instance_type)
-            if isinstance(instance, InstanceType) and not group.offers_gpus:
-                self._gpus[name] = instance.gpus
+            self._devices[name] = {} if group.offers_devices else group.devices
         self._groups[group.name] = names
         self._cluster.wait(
             lambda: all(_is_ready(self._cluster.get("v1", "Node", name)) for name in names),
@@ -73,28 +82,36 @@ class SimulatedNodes:
         """Take a group's machines away."""
         for name in self._groups.pop(group, []):
             self._cluster.delete("v1", "Node", name, None, f"node {name}")
-            self._gpus.pop(name, None)
-            self._offering.discard(name)
+            self._devices.pop(name, None)
+            self._offering -= {(name, resource) for resource in (GPU_RESOURCE, EFA_RESOURCE)}
 
     def _watch(self) -> None:
-        plugin = catalogue.image("device-plugin").repository
         for pod in self._cluster.watch_pods():
-            node = pod["spec"].get("nodeName")
-            images = [container["image"] for container in pod["spec"]["containers"]]
-            if node and any(image.startswith((f"{plugin}@", f"{plugin}:")) for image in images):
+            node, resource = pod["spec"].get("nodeName"), _handed_out_by(pod)
+            if node and resource:
                 with self._cluster.unless_stopped():
-                    self._offer_gpus(node, pod)
+                    self._offer(node, resource, pod)
 
-    def _offer_gpus(self, node: str, pod: Object) -> None:
-        if node not in self._gpus or node in self._offering or not _is_ready(pod):
+    def _offer(self, node: str, resource: str, pod: Object) -> None:
+        number = self._devices.get(node, {}).get(resource)
+        if number is None or (node, resource) in self._offering or not _is_ready(pod):
             return
-        self._offering.add(node)
-        amount = {GPU_RESOURCE: str(self._gpus[node])}
+        self._offering.add((node, resource))
+        amount = {resource: str(number)}
         body = {"capacity": amount, "allocatable": amount}
         self._cluster.patch(
             {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "status": body}, status=True
         )
-        self._tell("nodes", f"{node} offers {self._gpus[node]} x {GPU_RESOURCE}")
+        self._tell("nodes", f"{node} offers {number} x {resource}")
+
+
+def _handed_out_by(pod: Object) -> str | None:
+    """Return what a device plugin hands out: NVIDIA's by its image, of AWS's there may be copies, by its name."""
+    nvidia = catalogue.image("device-plugin").repository
+    if any(row["image"].startswith((f"{nvidia}@", f"{nvidia}:")) for row in pod["spec"]["containers"]):
+        return GPU_RESOURCE
+    labels = pod["metadata"].get("labels") or {}
+    return EFA_RESOURCE if labels.get("app.kubernetes.io/name") == "efa-device-plugin" else None
 
 
 def _is_ready(item: Object | None) -> bool:
@@ -114,8 +131,9 @@ def _node(name: str, group: MachineGroup, zone_id: str) -> Object:
         cpu, memory, pods = f"{instance.allocatable_cpu_millis}m", instance.allocatable_memory_mib, instance.max_pods
     else:
         cpu, memory, pods = str(instance.vcpus), instance.memory_mib, 29  # an m-large's default with the VPC CNI
-    gpus = {GPU_RESOURCE: str(instance.gpus)} if isinstance(instance, InstanceType) and group.offers_gpus else {}
-    offered = {"cpu": cpu, "memory": f"{memory}Mi", "pods": str(pods), "ephemeral-storage": "100Gi", **gpus}
+    pages = {"hugepages-2Mi": f"{2 * _HUGE_PAGES}Mi"} if isinstance(instance, InstanceType) else {}
+    devices = {name: str(number) for name, number in group.devices.items()} if group.offers_devices else {}
+    offered = {"cpu": cpu, "memory": f"{memory}Mi", "pods": str(pods), "ephemeral-storage": "100Gi", **pages, **devices}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -130,6 +148,7 @@ def _node(name: str, group: MachineGroup, zone_id: str) -> Object:
                 "kubernetes.io/hostname": name,
                 "node.kubernetes.io/instance-type": group.instance_type,
                 "topology.kubernetes.io/region": group.region,
+                "topology.kubernetes.io/zone": group.region + chr(ord("a") + int(zone_id.rpartition("-az")[2]) - 1),
                 "topology.k8s.aws/zone-id": zone_id,
                 **group.labels,
             },

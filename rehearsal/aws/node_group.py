@@ -54,7 +54,7 @@ _KUBERNETES_EFFECTS: Final = {
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """A node group as the rehearsal turns it into nodes.
+    """A node group as the rehearsal turns it into nodes. `efa_interfaces` are those of its launch template.
 
     `taints` are (key, value, effect) with the effect as Kubernetes spells it, NoSchedule.
     """
@@ -68,6 +68,7 @@ class NodeGroup:
     availability_zone_ids: list[str]
     capacity_type: str
     launch_template_id: str | None
+    efa_interfaces: int
 
 
 # --- The group's own properties ------------------------------------------------------------------------------------
@@ -307,7 +308,17 @@ def as_node_group(record: Record, world: World) -> NodeGroup:
         availability_zone_ids=sorted({subnet.text("availabilityZoneId") for subnet in subnets}),
         capacity_type=record.text("capacityType"),
         launch_template_id=template.id if template else None,
+        efa_interfaces=_efa_interfaces(template) if template else 0,
     )
+
+
+def _efa_interfaces(template: Record) -> int:
+    of_template = template.draft()
+    kinds = (
+        of_template.text(f"networkInterfaces[{index}].interfaceType")
+        for index, _ in enumerate(of_template.items("networkInterfaces"))
+    )
+    return sum(kind in {"efa", "efa-only"} for kind in kinds)
 
 
 def _kubernetes_taint(taint: Mapping[str, object]) -> tuple[str, str, str]:

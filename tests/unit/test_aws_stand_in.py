@@ -171,11 +171,13 @@ def test_node_groups_are_what_the_inputs_say() -> None:
         availability_zone_ids=["use2-az1"],
         capacity_type="CAPACITY_BLOCK",
         launch_template_id=resource(*TEMPLATE).id,
+        efa_interfaces=8,
     )
     assert groups["system"].instance_type == "m7i.large"
     assert groups["system"].availability_zone_ids == ["use2-az1", "use2-az2"]
     assert groups["system"].capacity_type == "ON_DEMAND"
     assert groups["system"].launch_template_id is None
+    assert groups["system"].efa_interfaces == 0
     assert groups["system"].taints == []
 
 
