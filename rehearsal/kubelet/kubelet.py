@@ -86,7 +86,8 @@ class Kubelet:
         fetch = 0 if (node, revision) in self._fetched else times.expected_fetch_seconds
         self._fetched.add((node, revision))
         address = next(self._addresses)
-        folder = self._folder / metadata["name"]
+        # A pod of a group has the name of the one before it.
+        folder = self._folder / f"{metadata['name']}.{metadata['uid'][:8]}"
         instance_type = machine["metadata"]["labels"][_INSTANCE_TYPE]
         worker = PodWorker(
             pod,

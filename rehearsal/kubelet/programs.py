@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from rehearsal.groups.pods import GROUP_KEY
 from rehearsal.kubelet.sandbox import Sandbox
 from rehearsal.resource import RehearsalError
 from rehearsal.scale import KUBELET_SCALE, TIME_SCALE
@@ -20,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 # An answer's seconds are scaled less than a load's: a stream has to last long enough to be cut by a bad drain.
 _ANSWER_SCALE = 1 / 40
+
+_SHORT = 8  # the path of a socket has a limit
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ class Host(Protocol):
 
 @dataclass(frozen=True)
 class EngineContainer:
-    """What a pod's engine container says, and where it runs. Seconds are those of real machines."""
+    """What a pod's engine container says, and where it runs. Seconds are those of real machines.
+
+    The port is 0 for one that answers nobody; `rendezvous` is where the pods of a group find each other here.
+    """
 
     command: Sequence[str]
     env: Mapping[str, str]
@@ -59,6 +65,7 @@ class EngineContainer:
     port: int
     load_seconds: float
     grace_seconds: float
+    rendezvous: Path
 
 
 class Servers(Protocol):
@@ -88,6 +95,7 @@ class StandIns:
             "--load-seconds": str(engine.load_seconds * TIME_SCALE),
             "--time-scale": str(_ANSWER_SCALE),
             "--drain-seconds": str(engine.grace_seconds * KUBELET_SCALE),
+            "--rendezvous": str(engine.rendezvous),
         } | ({"--fault": fault.value} if fault else {})
         words = [word for option in options.items() for word in option]
         # -P: the pod's environment and folder decide nothing about what Python imports.
@@ -105,9 +113,10 @@ def engine_of(
         image=spec["image"],
         engine_version=sandbox.pod["metadata"]["labels"]["app.kubernetes.io/version"],
         instance_type=instance_type,
-        port=sandbox.port(spec, "http"),
+        port=sandbox.port(spec, "http") if spec.get("ports") else 0,
         load_seconds=load_seconds,
         grace_seconds=grace_seconds,
+        rendezvous=sandbox.folder.parent / sandbox.pod["metadata"]["labels"].get(GROUP_KEY, "")[:_SHORT],
     )
 
 

@@ -33,6 +33,7 @@ class Sandbox:
     folder: Path
     pod: Object
     ports: Mapping[int, int]
+    address: str
 
     def port(self, container: Object, port: int | str) -> int:
         """Return the port of loopback for a container's port, given by number or by name."""
@@ -55,11 +56,25 @@ class Sandbox:
     def argv(self, container: Object) -> list[str]:
         """Return a container's command line as it has to be on this machine."""
         words = [*(container.get("command") or []), *(container.get("args") or [])]
-        return [self._here(word, container) for word in words]
+        return [self._here(_expanded(word, self._variables(container)), container) for word in words]
 
     def env(self, container: Object) -> dict[str, str]:
         """Return a container's environment as it has to be on this machine."""
-        return {row["name"]: self._here(row.get("value", ""), container) for row in container.get("env") or []}
+        return {name: self._here(value, container) for name, value in self._variables(container).items()}
+
+    def _variables(self, container: Object) -> dict[str, str]:
+        """Return a container's environment as Kubernetes makes it: a variable may refer to those before it."""
+        variables: dict[str, str] = {}
+        for row in container.get("env") or []:
+            variables[row["name"]] = (
+                self._from(row["valueFrom"]) if "valueFrom" in row else _expanded(row.get("value", ""), variables)
+            )
+        return variables
+
+    def _from(self, source: Object) -> str:
+        if source.get("fieldRef", {}).get("fieldPath") != "status.podIP":
+            raise RehearsalError(f"a variable from {source} is not rehearsed")
+        return self.address
 
     def _here(self, text: str, container: Object) -> str:
         """Translate paths of mounts and addresses of the pod in a word of a command line or a variable."""
@@ -81,13 +96,18 @@ class Sandbox:
         }
 
 
-def sandbox(pod: Object, folder: Path, read: Read) -> Sandbox:
-    """Make a pod's sandbox: a folder with its volumes, a free port for each of its ports."""
+def _expanded(text: str, variables: Mapping[str, str]) -> str:
+    """Replace `$(NAME)` as Kubernetes does: an unknown name stays as it is."""
+    return re.sub(r"\$\((\w+)\)", lambda match: variables.get(match[1], match[0]), text)
+
+
+def sandbox(pod: Object, folder: Path, read: Read, address: str) -> Sandbox:
+    """Make a pod's sandbox: a folder with its volumes, a free port for each of its ports; `address` is the pod's own."""
     for volume in pod["spec"].get("volumes") or []:
         _fill(volume, pod["metadata"]["namespace"], folder / "volumes" / volume["name"], read)
     containers: Sequence[Object] = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
     declared = [row["containerPort"] for container in containers for row in container.get("ports") or []]
-    return Sandbox(folder, pod, {port: _free_port() for port in declared})
+    return Sandbox(folder, pod, {port: _free_port() for port in declared}, address)
 
 
 def _fill(volume: Object, namespace: str, folder: Path, read: Read) -> None:

@@ -105,7 +105,7 @@ class PodWorker:
         for spec in self._pod["spec"].get("initContainers") or []:
             if spec.get("restartPolicy") == "Always":
                 raise RehearsalError(f"init container {spec['name']}: a native sidecar is not rehearsed")
-        self.sandbox = sandbox(self._pod, self._machine.folder, self._read)
+        self.sandbox = sandbox(self._pod, self._machine.folder, self._read, self._machine.address)
         self._publish()
         if self._leaving.wait(self._fetch_seconds * TIME_SCALE):
             return
@@ -214,7 +214,7 @@ class PodWorker:
     def _tell_of_verdict(self) -> None:
         gate = self._containers.get(GATE)
         if gate is None or self.sandbox is None:
-            self._tell("pods", f"{self.name} serves")
+            self._tell("pods", f"{self.name} runs")
             return
         readiness = gate.spec["readinessProbe"]["httpGet"]
         found = get(self.sandbox.port(gate.spec, readiness["port"]), "/report", _REPORT_SECONDS)

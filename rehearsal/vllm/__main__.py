@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from serving.command_line import Parser
 from serving.spelling import InputError
@@ -30,12 +31,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--time-scale", type=float, default=1.0, help="seconds here for one of an answer's on real machines"
     )
     parser.add_argument("--drain-seconds", type=float, help="how long to drain if --shutdown-timeout asks for it")
+    parser.add_argument(
+        "--rendezvous", type=Path, help="a socket where the nodes of the engine meet, if it has several"
+    )
     parser.add_argument("command", nargs="+", help="the container's own command: vllm serve MODEL and its flags")
     return parser.parse_args(argv)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     # Imported here: a flag that vLLM refuses should be refused before anything is loaded.
+    from rehearsal.vllm import group  # noqa: PLC0415
     from rehearsal.vllm.completion import Completions  # noqa: PLC0415
     from rehearsal.vllm.faults import Fault, fault_named  # noqa: PLC0415
     from rehearsal.vllm.latency import Latency  # noqa: PLC0415
@@ -44,7 +49,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from rehearsal.vllm.server import Server  # noqa: PLC0415
     from rehearsal.vllm.settings import StartError, settings_of  # noqa: PLC0415
     from rehearsal.vllm.table import lookup  # noqa: PLC0415
-    from serving import catalogue  # noqa: PLC0415
+    from serving import argv, catalogue  # noqa: PLC0415
 
     fault = fault_named(arguments.fault) if arguments.fault else None
     instance = catalogue.instance_type(arguments.instance_type)
@@ -55,6 +60,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         time.sleep(arguments.load_seconds if error.after_load else 0)
         print(error, file=sys.stderr)
         return 1
+    flags = argv.read(arguments.command).flags
+    if group.is_worker(flags):
+        group.attend(arguments.rendezvous)
+        return 1
+    nodes = group.gather(arguments.rendezvous, group.others(flags)) if group.others(flags) else []
+    group.watch(nodes, group.end_at_once)
     if fault is Fault.NEVER_HEALTHY:
         signal.pause()
     time.sleep(arguments.load_seconds)

@@ -23,6 +23,7 @@ from rehearsal.vllm.faults import Fault
 Object = dict[str, Any]
 NOW = "2026-01-02T03:04:05Z"
 IMAGE = f"vllm/vllm-openai@sha256:{'a' * 64}"
+ADDRESS = "10.245.0.2"
 
 
 def pod(*containers: Object, **spec: Any) -> Object:
@@ -36,7 +37,7 @@ def pod(*containers: Object, **spec: Any) -> Object:
 
 
 def boxed(tmp_path: Path, *containers: Object, ports: Mapping[int, int] | None = None) -> Sandbox:
-    return Sandbox(tmp_path, pod(*containers), ports or {8000: 20_001, 8090: 20_002})
+    return Sandbox(tmp_path, pod(*containers), ports or {8000: 20_001, 8090: 20_002}, ADDRESS)
 
 
 # --- files and ports ----------------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def test_volumes_hold_what_their_config_maps_hold(tmp_path: Path) -> None:
         asked.append((kind, name, namespace))
         return maps[name]
 
-    sandbox(pod(volumes=volumes), tmp_path, read)
+    sandbox(pod(volumes=volumes), tmp_path, read, ADDRESS)
     assert asked == [("ConfigMap", "programs", "glm"), ("ConfigMap", "expectations", "glm")]
     files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {
@@ -77,7 +78,7 @@ def test_volumes_hold_what_their_config_maps_hold(tmp_path: Path) -> None:
 def test_a_config_map_that_is_not_there(tmp_path: Path) -> None:
     volumes = [{"name": "programs", "configMap": {"name": "glm-programs-1"}}]
     with pytest.raises(RehearsalError) as failed:
-        sandbox(pod(volumes=volumes), tmp_path, nothing)
+        sandbox(pod(volumes=volumes), tmp_path, nothing, ADDRESS)
     assert str(failed.value) == 'MountVolume.SetUp failed for volume "programs": configmap "glm-programs-1" not found'
 
 
@@ -86,7 +87,7 @@ def test_every_port_is_another_free_one(tmp_path: Path) -> None:
         {"name": "vllm", "ports": [{"containerPort": 8000}]},
         {"name": "gate", "ports": [{"containerPort": 8090}]},
     ]
-    boxes = [sandbox(pod(*containers), tmp_path, nothing) for _ in range(20)]
+    boxes = [sandbox(pod(*containers), tmp_path, nothing, ADDRESS) for _ in range(20)]
     ports = [port for box in boxes for port in box.ports.values()]
     assert {tuple(box.ports) for box in boxes} == {(8000, 8090)}
     assert all(20_000 <= port < 30_000 for port in ports)
@@ -127,6 +128,31 @@ def test_words_of_a_command_mean_the_same_here(word: str, here: str, tmp_path: P
     assert box.env(spec) == {"WORD": expected, "EMPTY": ""}
 
 
+def test_variables_refer_to_those_before_them(tmp_path: Path) -> None:
+    spec = {
+        "name": "vllm",
+        "command": ["--node-rank", "$(RANK)", "--host=$(HOST)", "$(UNKNOWN)"],
+        "env": [
+            {"name": "EARLY", "value": "$(RANK)"},
+            {"name": "RANK", "value": "1"},
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "HOST", "value": "$(POD_IP)"},
+        ],
+    }
+    box = boxed(tmp_path, spec)
+    assert box.env(spec) == {"EARLY": "$(RANK)", "RANK": "1", "POD_IP": ADDRESS, "HOST": ADDRESS}
+    assert box.argv(spec) == ["--node-rank", "1", f"--host={ADDRESS}", "$(UNKNOWN)"]
+    elsewhere = {**spec, "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]}
+    with pytest.raises(RehearsalError, match=r"a variable from .*spec\.nodeName.* is not rehearsed"):
+        box.env(elsewhere)
+
+
+def test_an_engine_that_answers_nobody_has_no_port(tmp_path: Path) -> None:
+    worker = {key: value for key, value in VLLM.items() if key != "ports"}
+    engine = engine_of(worker, boxed(tmp_path, worker), instance_type="p5en.48xlarge", load_seconds=1, grace_seconds=1)
+    assert engine.port == 0
+
+
 def test_a_termination_message_elsewhere(tmp_path: Path) -> None:
     spec = {**MOUNTED, "terminationMessagePath": "/tmp/words", "command": ["/tmp/words", "/tmp/else"]}
     assert boxed(tmp_path, spec).argv(spec) == [f"{tmp_path}/gate.last-words", f"{tmp_path}/volumes/tmp/else"]
@@ -161,6 +187,7 @@ def test_the_engine_is_the_stand_in_with_the_pods_own_argv(tmp_path: Path) -> No
         port=20_001,
         load_seconds=1200,
         grace_seconds=345,
+        rendezvous=tmp_path.parent,
     )
     healthy = StandIns().program(engine, tmp_path)
     words = (
@@ -168,7 +195,7 @@ def test_the_engine_is_the_stand_in_with_the_pods_own_argv(tmp_path: Path) -> No
     )
     assert list(healthy.argv[1:]) == [
         *words.split(),
-        *("--time-scale", "0.025", "--drain-seconds", "34.5"),
+        *("--time-scale", "0.025", "--drain-seconds", "34.5", "--rendezvous", str(tmp_path.parent)),
         "--",
         *VLLM["command"],
     ]
