@@ -44,7 +44,8 @@ def _pod(cluster: Cluster, workload: WorkloadPlan) -> Object:
     label = f"app.kubernetes.io/instance={workload.name}"
     running = cluster.list("v1", "Pod", workload.namespace, label_selector=label)[0]
     metadata = {"name": "tried-out", "namespace": workload.namespace, "labels": running["metadata"]["labels"]}
-    spec = {key: value for key, value in running["spec"].items() if key != "nodeName"}
+    # Without what its creation has filled in: a node, and the label values of its own group.
+    spec = {key: value for key, value in running["spec"].items() if key not in {"nodeName", "affinity"}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
@@ -52,7 +53,17 @@ def _engine(spec: Object) -> Object:
     return next(row for row in spec["containers"] if row["name"] == "vllm")
 
 
-def _without_digest(spec: Object, _workload: WorkloadPlan) -> None:
+def _serve(spec: Object, workload: WorkloadPlan, precision: str) -> list[str]:
+    """Let the engine serve its model at another precision; return its command."""
+    words = _engine(spec)["command"]
+    checkpoint = catalogue.checkpoint_for(workload.checkpoint.model, precision)
+    words[words.index(workload.checkpoint.repository)] = checkpoint.repository
+    return words
+
+
+def _without_digest(spec: Object, workload: WorkloadPlan) -> None:
+    """Take the digest away, and BF16, of which nobody can judge whether it fits an unknown release."""
+    _serve(spec, workload, "fp8")
     _engine(spec)["image"] = _engine(spec)["image"].partition("@")[0]
 
 
@@ -64,10 +75,7 @@ def _without_revision(spec: Object, _workload: WorkloadPlan) -> None:
 
 def _bf16_on_half_a_node(spec: Object, workload: WorkloadPlan) -> None:
     """Half a node's GPUs hold no BF16 weights on any machine of the catalogue; eight B300 would."""
-    words = _engine(spec)["command"]
-    words[words.index(workload.checkpoint.repository)] = catalogue.checkpoint_for(
-        workload.checkpoint.model, "bf16"
-    ).repository
+    words = _serve(spec, workload, "bf16")
     words[words.index("--tensor-parallel-size") + 1] = "4"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rehearsal.resource import Resource
 
+LEADER_WORKER_SET_CHART = "oci://registry.k8s.io/lws/charts/lws"
+
 _CHART = "kubernetes:helm.sh/v3:Release"
 
 

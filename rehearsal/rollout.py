@@ -1,4 +1,4 @@
-"""Waiting for a Deployment or a DaemonSet as Pulumi does, and saying why as soon as it is clear that it will not come up."""
+"""Waiting for what keeps pods (Deployment, DaemonSet, LeaderWorkerSet) as Pulumi does, and saying why it will not come up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rehearsal.cluster import Cluster
+from rehearsal.groups.pods import SET_NAME
 from rehearsal.placement import pod_template, why_not_placed
 from rehearsal.resource import RehearsalError
 from rehearsal.scale import TIME_SCALE
@@ -22,8 +23,8 @@ Object = dict[str, Any]
 
 
 def wait_until_ready(cluster: Cluster, body: Object, label: str) -> None:
-    """Wait until a Deployment or a DaemonSet runs as its object says; other kinds are not waited for."""
-    if body["kind"] in {"Deployment", "DaemonSet"}:
+    """Wait until an object that keeps pods runs as it says; other kinds are not waited for."""
+    if body["kind"] in _READY:
         cluster.touch()
         rollout = _Rollout(cluster, body, label)
         cluster.wait(rollout.done, rollout.why_not)
@@ -62,6 +63,8 @@ class _Rollout:
     def _fail_if_refused(self, current: Object) -> None:
         for condition in current.get("status", {}).get("conditions") or []:
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+                raise RehearsalError(f"{self.label}: {condition['message']}")
+            if condition.get("reason") in {"PodRefused", "GroupFails"}:
                 raise RehearsalError(f"{self.label}: {condition['message']}")
 
     def _fail_if_stopped(self, current: Object) -> None:
@@ -104,7 +107,7 @@ class _Rollout:
         return self._owned(owner, "v1", "Pod")
 
     def _owned(self, owner: Object, api_version: str, kind: str) -> list[Object]:
-        labels: Mapping[str, str] = owner["spec"]["selector"]["matchLabels"]
+        labels = _selector(owner)
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         return self.cluster.list(api_version, kind, owner["metadata"].get("namespace"), label_selector=selector)
 
@@ -121,6 +124,12 @@ def failures(pod: Object) -> Iterator[str]:
             yield f"container {row['name']}: {'; '.join(line.strip() for line in lines if line.strip())}"
         elif (state.get("waiting") or {}).get("message"):
             yield f"container {row['name']}: {state['waiting']['message']}"
+
+
+def _selector(owner: Object) -> Mapping[str, str]:
+    if owner["kind"] == "LeaderWorkerSet":
+        return {SET_NAME: owner["metadata"]["name"]}
+    return owner["spec"]["selector"]["matchLabels"]
 
 
 def _unschedulable(pods: list[Object]) -> Iterator[tuple[Object, str]]:
@@ -159,4 +168,9 @@ def _daemon_set_ready(current: Object) -> bool:
     )
 
 
-_READY = {"Deployment": _deployment_ready, "DaemonSet": _daemon_set_ready}
+def _groups_ready(current: Object) -> bool:
+    """What the stack has Pulumi wait for: as many ready groups as there are to be."""
+    return current.get("status", {}).get("readyReplicas", 0) == current["spec"]["replicas"]
+
+
+_READY = {"Deployment": _deployment_ready, "DaemonSet": _daemon_set_ready, "LeaderWorkerSet": _groups_ready}

@@ -92,6 +92,7 @@ def opened(
     """Connect a rehearsal to a running control plane; on the way out every wait and every pod's process ends."""
     from rehearsal.aws import AwsStandIn  # noqa: PLC0415 (loads botocore)
     from rehearsal.cluster import Cluster  # noqa: PLC0415 (loads the Kubernetes client)
+    from rehearsal.groups.controller import GroupController  # noqa: PLC0415
     from rehearsal.kubelet.kubelet import Kubelet  # noqa: PLC0415
     from rehearsal.kubelet.programs import StandIns  # noqa: PLC0415
     from rehearsal.nodes import SimulatedNodes  # noqa: PLC0415
@@ -119,7 +120,8 @@ def opened(
         )
         cleanup.callback(kubelet.stop)
         kubelet.start()
-        world = RehearsedWorld(aws, cluster, nodes, region, timeline.tell)
+        groups = GroupController(cluster, timeline.tell)
+        world = RehearsedWorld(aws, cluster, nodes, groups, region, timeline.tell)
         yield Rehearsal(plan, InProcessEngine(ROOT, plan.stack, settings, world), world, kubelet, timeline)
 
 
@@ -152,6 +154,8 @@ class Rehearsal:
 
     def update(self) -> None:
         """Create everything; workloads are ready when this returns."""
+        from rehearsal.groups.proof import placed_groups  # noqa: PLC0415 (loads the Kubernetes client)
+
         self.join_existing_machines()
         started = self._timeline.seconds
         self._outputs = self.engine.up()
@@ -162,7 +166,12 @@ class Rehearsal:
         for name, row in self.plan.workloads.items():
             endpoint = self._outputs.get("endpoints", {}).get(name)
             self.proof.append((f"workload {name}", f"{row.replicas} of {row.replicas} replicas ready at {endpoint}"))
+            self.proof += [("group", line) for line in placed_groups(self.world.cluster, row)]
             self._try_admission(row)
+        if self.world.groups.installed:
+            self.proof.append(
+                ("played", "the LeaderWorkerSet controller: its chart was not installed, its part was played here")
+            )
 
     def _try_admission(self, row: WorkloadPlan) -> None:
         """Show what `kubectl` gets to hear for a pod that breaks a rule; the pod as it is must be admitted."""
@@ -219,7 +228,8 @@ class Rehearsal:
                 taints=((*pool.taint, "NoSchedule"),),
                 zone_ids=pool.instance.availability_zone_ids[:1],
                 region=self.world.region,
-                offers_gpus=not self.plan.installs_device_plugin,
+                efa_interfaces=len(pool.efa_slots),
+                offers_devices=not self.plan.installs_device_plugin,
             )
             self.world.nodes.join(group)
             self._existing_machines.append(name)

@@ -8,7 +8,9 @@ from typing import Any, cast
 
 from rehearsal.aws import AwsRefusal, AwsStandIn
 from rehearsal.changes import changed, moves, replaces
+from rehearsal.charts import LEADER_WORKER_SET_CHART, chart_name, is_chart
 from rehearsal.cluster import Cluster
+from rehearsal.groups.controller import GroupController
 from rehearsal.nodes import MachineGroup, SimulatedNodes
 from rehearsal.resource import Created, NotReadyError, RehearsalError, Resource, Updated
 from rehearsal.rollout import wait_until_ready
@@ -28,6 +30,7 @@ class RehearsedWorld:
     aws: AwsStandIn
     cluster: Cluster
     nodes: SimulatedNodes
+    groups: GroupController
     region: str
     tell: Callable[[str, str], None]
     _joined: int = field(default=0, init=False)
@@ -36,6 +39,8 @@ class RehearsedWorld:
         """Validate or create one resource; raise `RehearsalError` if somebody refuses it."""
         if resource.type.startswith("aws:"):
             return self._create_aws(resource, preview=preview)
+        if is_chart(resource):
+            return self._install(resource, preview=preview)
         if resource.type.startswith(_KUBERNETES):
             return self._create_object(resource, preview=preview)
         if resource.type.startswith(_PROVIDER):
@@ -44,7 +49,7 @@ class RehearsedWorld:
 
     def update(self, created: Created, resource: Resource, *, preview: bool) -> Updated:
         """Bring an object to new inputs as Pulumi's Kubernetes provider does: in place, or anew where a field demands it."""
-        if not resource.type.startswith(_KUBERNETES):
+        if is_chart(resource) or not resource.type.startswith(_KUBERNETES):
             fields = ", ".join(changed(created.resource.inputs, resource.inputs))
             raise RehearsalError(
                 f"{resource.label}: {fields}: not rehearsed: an upgrade here changes Kubernetes objects only"
@@ -70,6 +75,8 @@ class RehearsedWorld:
                 self.aws.delete(resource.type, created.id)
             except AwsRefusal as error:
                 raise RehearsalError(str(error)) from None
+        elif is_chart(resource):
+            self.groups.uninstall(resource.label)
         elif resource.type.startswith(_KUBERNETES):
             body = object_of(resource)
             metadata = body["metadata"]
@@ -88,6 +95,21 @@ class RehearsedWorld:
             self.tell("aws", f"EKS cluster {outputs['name']}")
         return resource_id, outputs
 
+    def _install(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
+        """Play the part of the one chart that a stack has."""
+        if resource.inputs["chart"] != LEADER_WORKER_SET_CHART:
+            raise RehearsalError(f"{resource.label}: chart: a rehearsal plays {LEADER_WORKER_SET_CHART} only")
+        for problem in _unpinned_in_values(resource.inputs.get("values") or {}):
+            raise RehearsalError(f"{resource.label}: values.{problem}")
+        if preview:
+            return None, dict(resource.inputs)
+        self.groups.install(resource.label)
+        self.tell(
+            "groups",
+            f"the controller of {chart_name(resource)} is PLAYED by this rehearsal: the real one cannot be had here",
+        )
+        return f"{resource.name}-id", dict(resource.inputs)
+
     def _join(self, name: str) -> None:
         group = next(group for group in self.aws.node_groups if group.name == name)
         self.nodes.join(
@@ -99,6 +121,7 @@ class RehearsedWorld:
                 taints=tuple(group.taints),
                 zone_ids=tuple(group.availability_zone_ids),
                 region=self.region,
+                efa_interfaces=group.efa_interfaces,
             )
         )
 
@@ -123,7 +146,7 @@ class RehearsedWorld:
             wait_until_ready(self.cluster, body, label)
         except RehearsalError as error:
             raise NotReadyError(str(error), object_id, applied) from None
-        if body["kind"] in {"Deployment", "DaemonSet"}:
+        if body["kind"] in {"Deployment", "DaemonSet", "LeaderWorkerSet"}:
             self.tell("kubernetes", f"{body['kind']} {body['metadata']['name']} is ready")
         return object_id, applied
 
@@ -161,12 +184,30 @@ def _whole(value: Any) -> Any:
 
 def unpinned_images(body: Object) -> Iterator[str]:
     """Yield `field: reason` for every container of an object whose image is not pinned by digest."""
+    for path, pod in _pods(body):
+        for group in ("initContainers", "containers", "ephemeralContainers"):
+            for index, container in enumerate((pod or {}).get(group) or []):
+                problem = image_problem(str(container.get("image", "")))
+                if problem:
+                    yield f"{path}.{group}[{index}].image: rule image-digest: {problem}"
+
+
+def _pods(body: Object) -> Iterator[tuple[str, Object]]:
+    """Yield the path of every pod that an object has or makes, and the pod's specification."""
     spec = body.get("spec") or {}
-    path, pod = (
-        ("spec", spec) if body["kind"] == "Pod" else ("spec.template.spec", (spec.get("template") or {}).get("spec"))
-    )
-    for group in ("initContainers", "containers", "ephemeralContainers"):
-        for index, container in enumerate((pod or {}).get(group) or []):
-            problem = image_problem(str(container.get("image", "")))
-            if problem:
-                yield f"{path}.{group}[{index}].image: rule image-digest: {problem}"
+    if body["kind"] == "Pod":
+        yield "spec", spec
+    group = spec.get("leaderWorkerTemplate") or {}
+    templates = {"template": spec.get("template")} | {
+        f"leaderWorkerTemplate.{name}": group.get(name) for name in ("leaderTemplate", "workerTemplate")
+    }
+    for name, template in templates.items():
+        yield f"spec.{name}.spec", (template or {}).get("spec") or {}
+
+
+def _unpinned_in_values(values: Object) -> Iterator[str]:
+    """Yield `field: reason` if the controller's image is not pinned by digest in a chart's values."""
+    manager = (values.get("image") or {}).get("manager") or {}
+    problem = image_problem(f"lws:{manager.get('tag', '')}")
+    if problem:
+        yield f"image.manager.tag: rule image-digest: {problem}"

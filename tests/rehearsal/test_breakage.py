@@ -68,8 +68,8 @@ CASES = [
     Case(
         "memory-request",
         "components.pod_spec",
-        '                "memory": f"{resources.memory_mib}Mi",\n                GPU_RESOURCE',
-        '                "memory": "1900Gi",\n                GPU_RESOURCE',
+        '"memory": memory, **devices},\n            # A release',
+        '"memory": "1900Gi", **devices},\n            # A release',
         # The limit is below the request, which the API server itself refuses with the field.
         "kubernetes:apps/v1:Deployment glm-deployment: spec.template.spec.containers[0].resources.requests: "
         'Invalid value: "1900Gi": must be less than or equal to memory limit of 1702Gi',
@@ -77,8 +77,8 @@ CASES = [
     Case(
         "memory-request-larger-than-the-node",
         "components.pod_spec",
-        "    resources = plan.resources\n",
-        "    from dataclasses import replace\n    resources = replace(plan.resources, memory_mib=2_000_000)\n",
+        '    memory = f"{plan.resources.memory_mib}Mi"\n',
+        '    memory = "2000000Mi"\n',
         "kubernetes:apps/v1:Deployment glm-deployment: cannot be scheduled: "
         "spec.template.spec.containers[].resources.requests.memory: asks for 2000000Mi, node h200-nodes",
     ),
@@ -102,32 +102,33 @@ CASES = [
         "one-efa-interface-too-many",
         "components.gpu_node_pool",
         "                for slot in self._pool.efa_slots\n            ),\n",
-        '                for slot in self._pool.efa_slots\n            ),\n            _interface("efa-only", 1, 1, group),\n',
+        '                for slot in self._pool.efa_slots\n            ),\n            _interface("efa-only", 1, 1, efa_groups),'
+        "\n",
         "aws:ec2/launchTemplate:LaunchTemplate::b200-template: networkInterfaces",
         stack="prod",
-        overrides=("nodePools.b200.efa=true",),
+        overrides=("nodePools.b200.efa=true", f"cluster.efaPluginImage=plugins.example/efa@sha256:{'e' * 64}"),
     ),
     Case(
         "flag-that-vllm-refuses",
         "components.pod_spec",
-        '        "command": list(plan.command),\n',
-        '        "command": [word.replace("glm47", "glm99") for word in plan.command],\n',
+        '        "command": list(command),\n',
+        '        "command": [word.replace("glm47", "glm99") for word in command],\n',
         "kubernetes:apps/v1:Deployment glm-deployment: pod glm-",
         words="container vllm: KeyError: 'invalid tool call parser: glm99 (chose from { dots,",
     ),
     Case(
         "flag-that-is-left-out",
         "components.pod_spec",
-        '        "command": list(plan.command),\n',
-        '        "command": [word for word in plan.command if word not in {"--reasoning-parser", "glm45"}],\n',
+        '        "command": list(command),\n',
+        '        "command": [word for word in command if word not in {"--reasoning-parser", "glm45"}],\n',
         "kubernetes:apps/v1:Deployment glm-deployment: pod glm-",
         words="container gate: thinking-on failed: content holds </think>; usual cause: --reasoning-parser is missing",
     ),
     Case(
         "programs-that-are-not-there",
         "components.pod_spec",
-        '{"name": "programs", "config_map": {"name": programs, "items": program_files}}',
-        '{"name": "programs", "config_map": {"name": "programs", "items": program_files}}',
+        '{"name": "programs", "config_map": {"name": needs.programs, "items": needs.program_files}}',
+        '{"name": "programs", "config_map": {"name": "programs", "items": needs.program_files}}',
         'MountVolume.SetUp failed for volume "programs": configmap "programs" not found',
     ),
     Case(
@@ -144,6 +145,8 @@ CASES = [
 _IMPORTERS = (
     "components.cluster",
     "components.gpu_node_pool",
+    "components.prerequisites",
+    "components.replicas",
     "components.vllm_workload",
 )  # hold on to what they import
 
