@@ -16,12 +16,13 @@ import pytest
 from rehearsal.vllm_cpu.environment import Environment, locked_version
 from serving import argv, catalogue
 from tests.fixtures.command_forms import FORMS, Form
+from tests.fixtures.stacks import EXAMPLES
 from tests.serving.vllm_parser import Flag, Verdict, parse
 
-STACKS = ("dev", "prod", "h200-bf16-two-nodes")
-# The FP8 cache type that each stack's GPUs have an attention backend for (vLLM 0.31.0, v1/attention/backends/mla:
+STACKS = ("dev", "prod", *EXAMPLES)
+# The FP8 cache type that a machine's GPUs have an attention backend for (vLLM 0.31.0, v1/attention/backends/mla:
 # flashmla_sparse.py for Hopper, flashinfer_mla_sparse.py for Blackwell). `auto` would be BF16 on both.
-KV_CACHE_DTYPE = {"dev": "fp8", "prod": "fp8_e4m3", "h200-bf16-two-nodes": "fp8"}
+KV_CACHE_DTYPE = {"p5en.48xlarge": "fp8", "p6-b200.48xlarge": "fp8_e4m3", "p6-b300.48xlarge": "fp8_e4m3"}
 
 # What the LeaderWorkerSet controller and Kubernetes make of a group's commands, for its second pod.
 GROUP = {"$(LWS_WORKER_INDEX)": "1", "$(LWS_LEADER_ADDRESS)": "glm-group-0.glm-group.glm"}
@@ -111,7 +112,9 @@ def _workload(stack: str) -> Mapping[str, Any]:
         check=False,
     )
     assert done.returncode == 0, f"the plan of {stack} is refused:\n{done.stdout}{done.stderr}"
-    workload: Mapping[str, Any] = json.loads(done.stdout)["workloads"]["glm"]
+    plan = json.loads(done.stdout)
+    (pool,) = plan["nodePools"].values()
+    workload: Mapping[str, Any] = {**plan["workloads"]["glm"], "instanceType": pool["instanceType"]}
     return workload
 
 
@@ -159,7 +162,7 @@ def test_vllm_takes_the_command_and_reads_what_the_plan_says(
         "tensor_parallel_size": workload["tensorParallelSize"],
         "max_model_len": workload["memory"]["maxModelLen"],
         "max_num_seqs": workload["memory"]["maxNumSeqs"],
-        "kv_cache_dtype": KV_CACHE_DTYPE[stack],
+        "kv_cache_dtype": KV_CACHE_DTYPE[workload["instanceType"]],
         "load_format": "auto",
         "enable_auto_tool_choice": True,
         "tool_call_parser": "glm47",
