@@ -34,6 +34,14 @@ _QUIET_ENDPOINTS = "/health,/metrics,/ping"
 
 
 @dataclass(frozen=True)
+class KvOffload:
+    """KV cache in the host's memory: vLLM's connector for it, and GiB over all ranks of the engine."""
+
+    connector: str
+    gib: int
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """What a plan decides about one engine; the flags and variables follow from it.
 
@@ -55,6 +63,7 @@ class EngineSettings:
     tool_calling: bool
     reasoning: bool
     load_format: str
+    kv_offload: KvOffload | None
     shutdown_timeout_seconds: int
     engine_ready_timeout_seconds: int
     rendezvous_timeout_seconds: int
@@ -119,12 +128,21 @@ def _serve(settings: EngineSettings) -> tuple[str, ...]:
     if settings.speculative_tokens:
         mtp = {"method": "mtp", "num_speculative_tokens": settings.speculative_tokens}
         words += ["--speculative-config", json.dumps(mtp, separators=(",", ":"))]
+    if settings.kv_offload is not None:
+        words += ["--kv-transfer-config", _kv_transfer(settings.kv_offload)]
     if settings.tool_calling:
         parser = settings.checkpoint.architecture.tool_call_parser
         words += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
     if settings.reasoning:
         words += ["--reasoning-parser", settings.checkpoint.architecture.reasoning_parser]
     return tuple(words)
+
+
+def _kv_transfer(offload: KvOffload) -> str:
+    """Return the connector's settings as the recipe has them (recipes, taxonomy.yaml, offloading_cpu)."""
+    extra = {"cpu_bytes_to_use": offload.gib * 2**30, "blocks_per_chunk": 4}
+    config = {"kv_connector": offload.connector, "kv_role": "kv_both", "kv_connector_extra_config": extra}
+    return json.dumps(config, separators=(",", ":"))
 
 
 def environment(settings: EngineSettings) -> dict[str, str]:

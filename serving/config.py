@@ -308,6 +308,8 @@ class WorkloadConfig(_Model):
         | None
     ) = None
     """a folder in S3 such as s3://my-models/glm, filled by `python -m serving mirror`; Hugging Face if left out"""
+    kv_offload_gib: Annotated[Annotated[int, Field(ge=1, le=4096)] | None, Field(alias="kvOffloadGiB")] = None
+    """a whole number of GiB of host memory from 1 to 4096 that hold KV cache which the GPUs have no room for; none if left out"""
     load_format: Literal["auto", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer"] = "auto"
     """auto, safetensors, fastsafetensors, instanttensor or runai_streamer"""
     env: dict[

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from serving import catalogue
+from serving.host import ENGINE_HOST_GIB, ENGINE_SHARED_MEMORY_GIB, pod_memory_mib
 from serving.parallelism import rank_problem
 from serving.spelling import UnknownKeyError, allowed, did_you_mean, listed
 
@@ -125,6 +126,7 @@ def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig)
         )
     else:
         yield from _group_problems(path, workload, pool)
+        yield from _offload_problems(path, workload, pool)
     try:
         checkpoint = catalogue.checkpoint_for(workload.model, workload.precision)
     except UnknownKeyError as error:
@@ -146,6 +148,29 @@ def _workload_problems(path: str, workload: WorkloadConfig, config: StackConfig)
             f"{path}.vllmVersion: no public image digest of vLLM {workload.vllm_version} is known; "
             f"pin it (python -m serving pin vllm {workload.vllm_version}), set {path}.image to your copy by digest, "
             f"or use {listed(with_digest)}"
+        )
+
+
+def _offload_problems(path: str, workload: WorkloadConfig, pool: NodePoolConfig) -> Iterator[str]:
+    """Say what keeps KV cache from being moved to the host's memory."""
+    gib = workload.kv_offload_gib
+    if gib is None:
+        return
+    if catalogue.engine(workload.vllm_version).kv_offload_connector is None:
+        able = [row.version for row in catalogue.engines().values() if row.kv_offload_connector]
+        yield (
+            f"{path}.kvOffloadGiB: nobody has looked how vLLM {workload.vllm_version} offloads KV cache; leave it out, or use "
+            f"vllmVersion {listed(able)}"
+        )
+    if workload.nodes_per_replica > 1:
+        yield f"{path}.kvOffloadGiB: not known to work for an engine on several nodes; leave it out"
+    instance = catalogue.instance_type(pool.instance_type)
+    most = pod_memory_mib(instance) // 1024 - ENGINE_HOST_GIB - ENGINE_SHARED_MEMORY_GIB
+    if gib > most:
+        yield (
+            f"{path}.kvOffloadGiB: {gib} GiB beside {ENGINE_HOST_GIB} GiB for the engine and {ENGINE_SHARED_MEMORY_GIB} GiB of "
+            f"its shared memory are more than the {pod_memory_mib(instance) // 1024} GiB that a pod has on {instance.name}; "
+            f"at most {most} fit"
         )
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serving import catalogue
-from serving.catalogue import Checkpoint, EfaSlot, InstanceType
+from serving.catalogue import Checkpoint, EfaSlot, Engine, InstanceType
 from serving.command import (
     CACHES_MOUNT,
     PORT,
     EngineSettings,
+    KvOffload,
     command,
     default_kv_cache_dtype,
     environment,
@@ -25,12 +26,12 @@ from serving.config import PROJECT, EksClusterConfig, ExistingClusterConfig, Nod
 from serving.cost import Cost, pool_cost
 from serving.expectations import expectations, long_needle_tokens
 from serving.facts import HostPath, WorkloadFacts, short_digest
+from serving.host import ENGINE_SHARED_MEMORY_GIB, pod_cpu_millis, pod_memory_mib
 from serving.memory import MemoryBreakdown, breakdown, decode_scratch_gib, largest_captured_batch
 from serving.parallelism import aligned_partition
 from serving.reading import from_command
 from serving.rules import (
     DECODE_SCRATCH_LIMIT_GIB,
-    ENGINE_SHARED_MEMORY_GIB,
     NODE_DISK,
     Verdict,
     Violation,
@@ -46,9 +47,6 @@ EFA_RESOURCE = "vpc.amazonaws.com/efa"
 EFA_LABEL = "vpc.amazonaws.com/efa.present"
 GPU_TAINT_VALUE = "present"  # the value that NVIDIA's own charts tolerate
 NODE_POOL_LABEL = "glm-on-gpus/node-pool"
-
-# A replica has its node to itself; the tenth is for the kubelet's daemons and theirs.
-_NODE_SHARE_PERCENT = 90
 
 # Machines with the EFA driver set 5,128 huge pages of 2 MiB aside (EKS user guide, node-efa), for libfabric's buffers.
 _EFA_HUGEPAGES_MIB = 5_120
@@ -129,6 +127,7 @@ class WorkloadPlan:
     pipeline_parallel_size: int
     max_model_len: int
     max_num_seqs: int
+    kv_offload_gib: int | None
     command: tuple[str, ...]
     worker_command: tuple[str, ...]
     env: Mapping[str, str]
@@ -266,6 +265,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         tool_calling=row.tool_calling,
         reasoning=row.reasoning,
         load_format=row.load_format,
+        kv_offload=_kv_offload(row, engine),
         shutdown_timeout_seconds=times.shutdown_timeout_seconds,
         engine_ready_timeout_seconds=times.engine_ready_timeout_seconds,
         rendezvous_timeout_seconds=times.fetch_budget_seconds,
@@ -273,7 +273,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
     )
     argv = command(settings)
     env = {**environment(settings), **row.env}
-    resources = _resources(pool, row.nodes_per_replica)
+    resources = _resources(pool, row)
     facts = from_command(
         name,
         argv,
@@ -305,6 +305,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         pipeline_parallel_size=row.pipeline_parallel_size,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
+        kv_offload_gib=row.kv_offload_gib,
         command=argv,
         worker_command=worker_command(settings),
         env=env,
@@ -365,13 +366,19 @@ def _rollout(row: WorkloadConfig, spare_nodes: int, times: Timing) -> Rollout:
     return Rollout(max_surge=0, max_unavailable=1, stops_serving_seconds=stops)
 
 
-def _resources(pool: NodePoolPlan, nodes: int) -> PodResources:
-    instance = pool.instance
+def _kv_offload(row: WorkloadConfig, engine: Engine) -> KvOffload | None:
+    if row.kv_offload_gib is None or engine.kv_offload_connector is None:
+        return None
+    return KvOffload(engine.kv_offload_connector, row.kv_offload_gib)
+
+
+def _resources(pool: NodePoolPlan, row: WorkloadConfig) -> PodResources:
+    nodes = row.nodes_per_replica
     return PodResources(
-        cpu_millis=instance.allocatable_cpu_millis * _NODE_SHARE_PERCENT // 100 // 1000 * 1000,
-        memory_mib=instance.allocatable_memory_mib * _NODE_SHARE_PERCENT // 100 // 1024 * 1024,
-        gpus=instance.gpus,
-        shared_memory_gib=ENGINE_SHARED_MEMORY_GIB,
+        cpu_millis=pod_cpu_millis(pool.instance),
+        memory_mib=pod_memory_mib(pool.instance),
+        gpus=pool.instance.gpus,
+        shared_memory_gib=ENGINE_SHARED_MEMORY_GIB + (row.kv_offload_gib or 0),
         efa_interfaces=len(pool.efa_slots) if nodes > 1 else 0,
         hugepages_mib=_EFA_HUGEPAGES_MIB if nodes > 1 else 0,
     )

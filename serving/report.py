@@ -50,6 +50,7 @@ def _workload_json(row: WorkloadPlan) -> dict[str, Any]:
         "nodePool": row.node_pool,
         "replicas": row.replicas,
         "nodesPerReplica": row.nodes_per_replica,
+        "kvOffloadGiB": row.kv_offload_gib,
         "kind": row.kind,
         "tensorParallelSize": row.tensor_parallel_size,
         "pipelineParallelSize": row.pipeline_parallel_size,
@@ -156,6 +157,8 @@ def _summary(row: WorkloadPlan) -> Iterator[tuple[str, str]]:
         f"{memory.full_length_requests:.2f} of {row.max_model_len:,} tokens at once for each replica, "
         f"at most {row.max_num_seqs} running",
     )
+    if row.kv_offload_gib is not None:
+        yield "KV offload", _offload(row)
     yield "first start", f"about {minutes(row.timing.expected_start_seconds)}, of it {_start_parts(row)}"
     yield "rollout", rollout(row)
 
@@ -167,6 +170,13 @@ def _parallelism(row: WorkloadPlan) -> str:
         f"{row.pipeline_parallel_size} pipeline stages" if row.pipeline_parallel_size > 1 else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def _offload(row: WorkloadPlan) -> str:
+    """Say what fits at least: a copy for each rank, as published runs had it (recipes#754, recipes#893)."""
+    ranks = row.tensor_parallel_size * row.pipeline_parallel_size
+    tokens = int((row.kv_offload_gib or 0) * 2**30 // (row.memory.kv_bytes_per_token * ranks))
+    return f"{row.kv_offload_gib} GiB of host memory for what was computed before, {tokens:,} tokens or more"
 
 
 def _start_parts(row: WorkloadPlan) -> str:

@@ -159,7 +159,8 @@ class Checkpoint(_Row):
 class Engine(_Row):
     """A vLLM release: its image digest, if a public one is known, and what matters to GLM-5.2 in it.
 
-    `faults` are the ids of the rules about what has been reported of this very release.
+    `faults` are the ids of the rules about what has been reported of this very release. `kv_offload_connector` moves KV cache to
+    the host's memory; `kv_offload_file_unlinked` says whether its file in /dev/shm goes with the engine, however that ends.
     """
 
     version: str
@@ -172,6 +173,8 @@ class Engine(_Row):
     sparse_decode_scratch_fixed: bool = False
     decode_context_parallel: bool = False
     nvfp4_cache: bool = False
+    kv_offload_connector: str | None = None
+    kv_offload_file_unlinked: bool = False
     faults: frozenset[str] = frozenset()
     prefill_workspace_factor_long: int
     # Twice Hopper's 512 in vLLM 0.31.0 (`config/vllm.py`); where nobody has looked, the larger one: it takes memory.

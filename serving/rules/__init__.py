@@ -11,14 +11,12 @@ from collections.abc import Iterable
 from serving.facts import WorkloadFacts
 from serving.rules import loading, memory, offload, output, parallelism, pins, precision, releases
 from serving.rules.memory import DECODE_SCRATCH_LIMIT_GIB
-from serving.rules.offload import ENGINE_SHARED_MEMORY_GIB
 from serving.rules.pins import CACHE_VARIABLES, NODE_DISK, image_problem
 from serving.rules.rule import Level, Outcome, Rule, Verdict, Violation, apply
 
 __all__ = [
     "CACHE_VARIABLES",
     "DECODE_SCRATCH_LIMIT_GIB",
-    "ENGINE_SHARED_MEMORY_GIB",
     "NODE_DISK",
     "RULES",
     "Level",

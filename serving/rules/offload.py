@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from serving.facts import WorkloadFacts
+from serving.host import ENGINE_SHARED_MEMORY_GIB
 from serving.rules.rule import Outcome, Rule, passed, refused
 
 _CONNECTOR = "OffloadingConnector"  # keeps its region in /dev/shm (vllm#50094)
-ENGINE_SHARED_MEMORY_GIB = 16
-"""What vLLM's tensor-parallel workers exchange messages through; its own LeaderWorkerSet example gives them 15 GiB."""
-
 _DOCKERS_SHARED_MEMORY_GIB = 0.0625  # 64 MiB, a container's /dev/shm unless a volume is mounted there
 
 
@@ -25,6 +23,8 @@ def _offload_shm(facts: WorkloadFacts) -> Outcome:
 def _offload_ghost(facts: WorkloadFacts) -> Outcome:
     if facts.kv_connector != _CONNECTOR:
         return passed(f"{_CONNECTOR} is off")
+    if facts.engine is not None and facts.engine.kv_offload_file_unlinked:
+        return passed(f"vLLM {facts.engine.version} takes its file out of /dev/shm as soon as all workers have it")
     return refused(
         f"{_CONNECTOR} leaves its file in /dev/shm when the container restarts, and the volume outlives the container: "
         "after some restarts it is full"

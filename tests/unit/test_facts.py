@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving import catalogue
-from serving.command import EngineSettings, command, environment
+from serving.command import EngineSettings, KvOffload, command, environment
 from serving.facts import WorkloadFacts, short_digest
 from serving.reading import from_command
 from serving.spelling import InputError
@@ -34,6 +34,7 @@ SETTINGS = st.builds(
     tool_calling=st.booleans(),
     reasoning=st.booleans(),
     load_format=st.sampled_from(["auto", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer"]),
+    kv_offload=st.sampled_from([None, KvOffload("OffloadingConnector", 512)]),
     shutdown_timeout_seconds=st.integers(0, 900),
     engine_ready_timeout_seconds=st.integers(600, 7200),
     rendezvous_timeout_seconds=st.integers(600, 7200),
@@ -70,6 +71,8 @@ def test_a_rendered_command_reads_back_as_its_settings(settings: EngineSettings)
         reasoning_parser="glm45" if settings.reasoning else None,
         auto_tool_choice=settings.tool_calling,
         pipeline_parallel_size=len(settings.layer_partition),
+        kv_connector=settings.kv_offload and settings.kv_offload.connector,
+        offload_gib=settings.kv_offload.gib if settings.kv_offload else 0.0,
         env=env,
     )
 
