@@ -237,6 +237,7 @@ def _gate(plan: WorkloadPlan) -> ContainerArgsDict:
         *("--expect", f"{_EXPECT_MOUNT}/{EXPECT_FILE}"),
         *("--serve", f"0.0.0.0:{_GATE_PORT}"),
         *("--termination-message", _TERMINATION_MESSAGE),
+        *("--runs", str(plan.gate_runs)),
     ]
     return {
         **_program(

@@ -50,6 +50,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help=f"where the last words go; {_TERMINATION_MESSAGE} if there is one",
     )
+    parser.add_argument(
+        "--runs",
+        metavar="NUMBER",
+        type=int,
+        choices=range(1, 10),
+        default=1,
+        help="with --serve: how many runs may fail one after the other before it ends; 1 if left out",
+    )
     return parser.parse_args(argv)
 
 
@@ -80,7 +88,7 @@ async def _once(base_url: str, expect: Expectations, api_key: str) -> int:
 
 
 async def _beside(arguments: argparse.Namespace, expect: Expectations, api_key: str) -> int:
-    sidecar = Sidecar(arguments.base_url, expect, api_key, _say)
+    sidecar = Sidecar(arguments.base_url, expect, api_key, _say, arguments.runs)
     host, port = arguments.serve
     try:
         server = serve(host, port, lambda: sidecar.state)

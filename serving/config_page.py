@@ -128,6 +128,7 @@ _WORKLOAD = {
     "toolCalling": Words("clients may call tools", "false"),
     "reasoning": Words("the answer's reasoning is a field of its own", "true"),
     "weightsMirror": Words("where nodes fetch the weights from", "s3://my-models/glm", "Hugging Face"),
+    "kvOffloadGiB": Words("host memory for KV cache that has left the GPUs", "512", "none"),
     "loadFormat": Words("how vLLM reads the weights", "safetensors"),
     "env": Words("variables of the engine's container", '{NCCL_DEBUG: "INFO"}'),
     "gate": Words("what the readiness gate does beyond its usual checks", "{longNeedleShare: 0.5}"),

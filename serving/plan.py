@@ -39,7 +39,7 @@ from serving.rules import (
     judge,
     violations,
 )
-from serving.timing import Timing, timing
+from serving.timing import GATE_RUNS, Timing, timing
 
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_LABEL = "nvidia.com/gpu.present"
@@ -110,6 +110,7 @@ class WorkloadPlan:
     """A model served by vLLM, with everything its Kubernetes objects say. `expectations` is the gate's expect file.
 
     `command` is that of the pod that answers requests, `worker_command` that of the other pods of its group, if it has any.
+    `gate_runs` is how often the gate tries before its container ends.
     """
 
     name: str
@@ -139,6 +140,7 @@ class WorkloadPlan:
     rollout: Rollout
     timing: Timing
     expectations: Mapping[str, object]
+    gate_runs: int
     memory: MemoryBreakdown
     facts: WorkloadFacts
     verdicts: tuple[Verdict, ...]
@@ -324,6 +326,8 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
             times=times,
             gate=row.gate,
         ),
+        # The kubelet starts a gate again that has ended; the end of a container in a group would end the whole group.
+        gate_runs=GATE_RUNS if row.nodes_per_replica > 1 else 1,
         memory=memory,
         facts=facts,
         verdicts=tuple(judge(facts)),

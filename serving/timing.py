@@ -43,7 +43,7 @@ _PREFILL_TOKENS_PER_SECOND = 8_000
 _PREFILL_FACTOR = 8
 
 # A run that fails for its time alone, since the engine compiled, passes when the kubelet starts the gate again.
-_GATE_RUNS = 2
+GATE_RUNS = 2
 _GATE_BACK_OFF_SECONDS = 30  # the kubelet's first waits are 10 and 20 seconds
 
 _PRE_STOP_SECONDS = 15  # until endpoints have forgotten the pod (llm-d's drain component)
@@ -111,7 +111,7 @@ def timing(checkpoint: Checkpoint, replicas: int, long_needle_tokens: int = 0, n
     startup = engine_ready + _AFTER_ENGINE_TIMEOUT_SECONDS
     long_needle = long_needle_tokens / _PREFILL_TOKENS_PER_SECOND
     gate = _up_to_minute(_GATE_DEADLINE_FACTOR * _GATE_ENGINE_SECONDS + _PREFILL_FACTOR * long_needle)
-    gate_budget = _GATE_RUNS * (gate + _GATE_BACK_OFF_SECONDS)
+    gate_budget = GATE_RUNS * (gate + _GATE_BACK_OFF_SECONDS)
     progress = _SCHEDULING_SECONDS + fetch + startup + gate_budget
     grace = _PRE_STOP_SECONDS + _SHUTDOWN_TIMEOUT_SECONDS + _DRAIN_MARGIN_SECONDS
     return Timing(

@@ -112,6 +112,12 @@ def test_only_the_first_pod_of_a_group_answers() -> None:
     }
 
 
+def test_a_gate_that_fails_once_does_not_end_its_group() -> None:
+    """The controller makes a group anew when any container of it has restarted."""
+    words = container(templates()[0], "gate")["command"]
+    assert words[words.index("--runs") + 1] == "2"
+
+
 def test_everything_else_is_the_same_in_both_pods() -> None:
     leader, worker = templates()
     assert leader["metadata"] == worker["metadata"]

@@ -139,7 +139,7 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
     vllm, prepare, fetch = "containers[vllm]", "initContainers[prepare-node]", "initContainers[fetch-weights]"
     gate = "containers[gate]"
     serve = ("--base-url", "http://127.0.0.1:8000", "--expect", "/etc/gate/expect.json", "--serve", "0.0.0.0:8090")
-    serve += ("--termination-message", "/dev/termination-log")
+    serve += ("--termination-message", "/dev/termination-log", "--runs", "1")
     return {
         "serviceAccountName": "glm",
         "automountServiceAccountToken": False,

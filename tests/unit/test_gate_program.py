@@ -213,9 +213,9 @@ class Scene:
         self.runs += 1
         return self.verdicts.pop(0)
 
-    def play(self, act: Callable[[Sidecar, asyncio.Task[Report]], Any]) -> None:
+    def play(self, act: Callable[[Sidecar, asyncio.Task[Report]], Any], runs: int = 1) -> None:
         async def scene(url: str) -> None:
-            sidecar = Sidecar(url, self.expect, "none", self.said.append)
+            sidecar = Sidecar(url, self.expect, "none", self.said.append, runs)
             guard = asyncio.create_task(sidecar.guard())
             await act(sidecar, guard)
             guard.cancel()
@@ -262,6 +262,25 @@ def test_a_failure_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     scene.play(act)
     assert scene.said[-1] == "1 checks in 1.0 s, not passed: accuracy"
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_where_a_second_run_is_allowed_only_a_second_failure_ends_it(
+    monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    scene = Scene(monkeypatch)
+    scene.healthy = True
+    scene.verdicts = [*[report(passed=False)] * failing, report(passed=True)]
+
+    async def act(sidecar: Sidecar, guard: asyncio.Task[Report]) -> None:
+        if failing == 1:
+            await until(lambda: sidecar.state.ready)
+        else:
+            assert await guard == report(passed=False)
+            assert not sidecar.state.ready
+
+    scene.play(act, runs=2)
+    assert scene.runs == 2
 
 
 def test_a_recheck_that_fails_shows_and_takes_nothing_out_of_service(monkeypatch: pytest.MonkeyPatch) -> None:
