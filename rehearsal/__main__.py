@@ -8,11 +8,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from rehearsal.control_plane.errors import ControlPlaneError
 from rehearsal.resource import RehearsalError
-from rehearsal.run import PlanRefusedError, rehearse, render, resources
+from rehearsal.run import PlanRefusedError, Serving, rehearse, render, resources
 from rehearsal.timeline import Timeline
 from rehearsal.upgrade import rehearse_upgrade
 from rehearsal.vllm.faults import FAULTS, fault_named
@@ -29,6 +29,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     up = commands.add_parser("up", help="preview, update, wait until every workload is ready, tear down, prove it")
     add_stack_arguments(up)
+    up.add_argument(
+        "--serving",
+        choices=get_args(Serving),
+        default="stand-in",
+        help="what runs in serving pods: the stand-in of vLLM, or the real vLLM on the CPU (5 GB on disk on first use)",
+    )
     up.add_argument("--keep", action="store_true", help="leave the cluster up and print its kubeconfig line")
     _add_picture(up)
     upgrade = commands.add_parser(
@@ -57,7 +63,13 @@ def _add_picture(parser: argparse.ArgumentParser) -> None:
 
 def _up(arguments: argparse.Namespace) -> int:
     def act(timeline: Timeline) -> None:
-        rehearse(arguments.stack, arguments.overrides, keep=arguments.keep, timeline=timeline)
+        rehearse(
+            arguments.stack,
+            arguments.overrides,
+            serving=arguments.serving,
+            keep=arguments.keep,
+            timeline=timeline,
+        )
 
     return _told(arguments, act, f"make rehearse STACK={arguments.stack}")
 

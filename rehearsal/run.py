@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rehearsal.engine import InProcessEngine
 from rehearsal.resource import RehearsalError, Step
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
+Serving = Literal["stand-in", "vllm"]
+"""What runs in serving pods: the stand-in of vLLM, or the real one on the CPU with a tiny model."""
+
 # How long anything may take to come or go; on an idle machine a few seconds. Starting a server comes on top.
 _WAIT_SECONDS = 180.0
 
@@ -49,13 +52,23 @@ def load(stack: str, overrides: Sequence[str], folder: Path) -> tuple[Plan, Mapp
 
 
 def rehearse(
-    stack: str, overrides: Sequence[str] = (), *, keep: bool = False, timeline: Timeline | None = None
+    stack: str,
+    overrides: Sequence[str] = (),
+    *,
+    serving: Serving = "stand-in",
+    keep: bool = False,
+    timeline: Timeline | None = None,
 ) -> None:
     """Rehearse a stack; raise `RehearsalError` with the resource, the field and the reason if it fails."""
     timeline = timeline or Timeline()
     plan, settings = load(stack, overrides, ROOT)
     tell_plan(plan, timeline)
-    with started(timeline) as control_plane, opened(plan, settings, control_plane, timeline) as rehearsal:
+    with (
+        started(timeline) as control_plane,
+        opened(
+            plan, settings, control_plane, timeline, servers_for(serving, plan, control_plane, timeline)
+        ) as rehearsal,
+    ):
         rehearsal.preview()
         rehearsal.update()
         if keep:
@@ -79,6 +92,19 @@ def started(timeline: Timeline) -> Generator[ControlPlane]:
     left = [] if kept else control_plane.leftovers()
     if left:
         raise RehearsalError(f"the control plane left behind: {', '.join(left)}")
+
+
+def servers_for(serving: Serving, plan: Plan, control_plane: ControlPlane, timeline: Timeline) -> Servers:
+    """Return what stands for the engines of a plan's pods; the real vLLM is imported in a process beside the control plane."""
+    if serving == "stand-in":
+        from rehearsal.kubelet.programs import StandIns  # noqa: PLC0415
+
+        return StandIns()
+    from rehearsal.vllm_cpu.servers import CpuServers  # noqa: PLC0415 (with this option only)
+
+    # What vLLM reads while it is imported, as HF_HUB_OFFLINE, is the same for all workloads.
+    env = next(iter(plan.workloads.values())).env
+    return CpuServers.started(control_plane, env, lambda line: timeline.tell("setup", line))
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +14,18 @@ import pytest
 from gate.client import Answer
 from gate.judge import right
 from gate.prompts import Call, conversations
+from rehearsal.__main__ import main
 from rehearsal.control_plane.errors import ControlPlaneError
+from rehearsal.kubelet.programs import EngineContainer
+from rehearsal.resource import RehearsalError
 from rehearsal.vllm_cpu import environment
 from rehearsal.vllm_cpu.command import cpu_environment, on_cpu
+from rehearsal.vllm_cpu.server import CpuVllm
+from rehearsal.vllm_cpu.servers import CpuServers
+from rehearsal.vllm_cpu.tiny_glm import TinyGlm
 from rehearsal.vllm_cpu.tiny_glm.table import gate_rows, row
 from serving.spelling import InputError
-from tests.fixtures.stacks import glm
+from tests.fixtures.stacks import ROOT, glm
 
 MODEL = Path("/cache/tiny-glm")
 
@@ -153,4 +162,69 @@ def test_other_words_can_stand_in_a_row() -> None:
     prompt = next(prompt for prompt in conversations() if prompt.id == "simple/on")
     assert row(prompt, instead="of of").answer == (
         "I read the question again and work it out step by step. The answer is 42.</think>of of"
+    )
+
+
+def engine(*command: str) -> EngineContainer:
+    plan = glm("dev")
+    return EngineContainer(
+        command=command or plan.command,
+        env=plan.env,
+        image=plan.image,
+        engine_version=plan.engine_version,
+        instance_type="p5en.48xlarge",
+        port=8123,
+        load_seconds=620,
+        grace_seconds=345,
+    )
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> CpuServers:
+    config = {"num_hidden_layers": 1, "num_nextn_predict_layers": 1, "num_key_value_heads": 2, "head_dim": 16}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    vllm = CpuVllm(environment.Environment(tmp_path), TinyGlm(tmp_path), warm=Path("/run/vllm.sock"))
+    return CpuServers(vllm, Path("/run/vllm"))
+
+
+def test_a_pods_server_has_the_pods_flags_and_the_kv_cache_that_they_leave(servers: CpuServers) -> None:
+    plan, pod = glm("dev"), Path("/run/pods/glm-0")
+    program = servers.program(engine(), pod)
+    bytes_per_token = 2 * 2 * 2 * 16 * 4  # layers with MTP's, keys and values, heads, dimension, float32
+    size = plan.memory.kv_pool_tokens * bytes_per_token
+    flags = on_cpu(plan.command, model=servers.vllm.model.folder, port=8123, kv_cache_bytes=size).argv
+    assert tuple(program.argv[4:]) == ("/run/vllm.sock", *flags)
+    assert program.cwd == pod
+    assert program.env == cpu_environment(plan.env, Path("/run/vllm"))
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("vllm", "bench", "m"), "the command is not `vllm serve`"),
+        (
+            ("vllm", "serve", "acme/model"),
+            "acme/model is no checkpoint that the catalogue knows: its KV cache has no known size",
+        ),
+    ],
+)
+def test_a_pod_that_vllm_cannot_stand_for_says_why(command: tuple[str, ...], said: str, servers: CpuServers) -> None:
+    with pytest.raises(RehearsalError) as refused:
+        servers.program(engine(*command), Path("/run/pods/glm-0"))
+    assert str(refused.value) == said
+
+
+def test_nothing_of_vllm_is_loaded_for_a_rehearsal_without_it() -> None:
+    code = (
+        "import sys, rehearsal.__main__, rehearsal.kubelet.kubelet; print([m for m in sys.modules if 'vllm_cpu' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_an_unknown_serving_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "--stack", "dev", "--serving", "vlm"]) == 2
+    assert capsys.readouterr().err == (
+        "python -m rehearsal up: argument --serving: 'vlm' is unknown; allowed are stand-in or vllm; did you mean vllm?"
+        " See python -m rehearsal up --help\n"
     )
