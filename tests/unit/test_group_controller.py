@@ -147,6 +147,8 @@ def test_the_loss_of_a_node_is_noticed(tmp_path: Path) -> None:
         group.watch(nodes, lost.set)
         assert not lost.is_set()
     assert lost.wait(60)
+    for node in nodes:
+        node.close()
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_the_engine_is_the_stand_in_with_the_pods_own_argv(tmp_path: Path) -> No
     ]
     assert healthy.env["HF_HUB_OFFLINE"] == "1"
     faulty = StandIns({IMAGE: Fault.GIBBERISH}).program(engine, tmp_path)
-    assert list(faulty.argv[16:19]) == ["--fault", "gibberish", "--"]
+    assert list(faulty.argv[18:21]) == ["--fault", "gibberish", "--"]
 
 
 def test_programs_of_ours_run_in_this_python(tmp_path: Path) -> None:

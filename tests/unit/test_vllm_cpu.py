@@ -176,6 +176,7 @@ def engine(*command: str) -> EngineContainer:
         port=8123,
         load_seconds=620,
         grace_seconds=345,
+        rendezvous=Path("meeting"),
     )
 
 
