@@ -47,7 +47,7 @@ def watch(nodes: list[socket.socket], lost: Callable[[], None]) -> None:
     """Call `lost` when a node is gone; it runs in a thread of its own."""
 
     def wait_for(node: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        with node, contextlib.suppress(OSError):
             node.recv(1)
         lost()
 
