@@ -102,4 +102,6 @@ def test_render_writes_every_object() -> None:
         "PodDisruptionBudget",
         "Service",
         "ServiceAccount",
+        *["ValidatingAdmissionPolicy"] * 5,
+        *["ValidatingAdmissionPolicyBinding"] * 5,
     ]
