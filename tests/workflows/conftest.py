@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,16 +12,8 @@ from tests.workflows.github_api import GitHub
 
 
 @pytest.fixture(scope="session")
-def actionlint(request: pytest.FixtureRequest) -> Path:
+def actionlint(progress: Callable[[str], None]) -> Path:
     """The program."""
-    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
-    writer = request.config.get_terminal_writer()
-
-    def progress(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            writer.line(line)
-            writer.flush()
-
     return build_actionlint(progress)
 
 
