@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 from serving.__main__ import main
+from tests.fixtures.http_server import Server
 from tests.fixtures.images import INDEX, digest_of, index
 
 
@@ -52,7 +53,7 @@ class FakeRegistry:
         self.replies: dict[str, Reply | Answering] = {}
         self.requests: list[Request] = []
         self.over = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
