@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -120,7 +121,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Stay quiet when a probe or a scraper hangs up before its answer."""
+        """Stay quiet when a probe or a scraper hangs up before its answer, and only then."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]
 
 
 def serve(host: str, port: int, state: Callable[[], State]) -> ThreadingHTTPServer:

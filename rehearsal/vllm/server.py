@@ -68,7 +68,9 @@ class Server(ThreadingHTTPServer):
             self.completions.metrics.running.set(self._running)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing about a client that went away."""
+        """Say nothing about a client that went away; everything else is a fault of this server."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]
 
 
 class _Handler(BaseHTTPRequestHandler):
