@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,12 @@ from hypothesis import settings
 # The same examples on every machine and every run: a property that fails here fails for everybody.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every `tmp_path` lies: made before any test names another TMPDIR, or it would lie in that test's folder."""
+    return tmp_path_factory.getbasetemp()
 
 
 @pytest.fixture(scope="session")
