@@ -6,9 +6,12 @@ from components.cluster import cluster_of
 from components.prerequisites import prerequisites
 from components.stack_config import load_plan
 from components.vllm_workload import VllmWorkload
+from serving.capacity_block import phase_notes
 from serving.report import as_json
 
 plan = load_plan()
+for note in phase_notes(plan):
+    pulumi.info(note)
 cluster = cluster_of(plan)
 after = [*cluster.node_pools, *prerequisites(plan, cluster)]
 workloads = {

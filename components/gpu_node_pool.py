@@ -43,8 +43,10 @@ class GpuNodePoolArgs:
 class GpuNodePool(pulumi.ComponentResource):
     """Machines of one type, in one zone, from one kind of capacity.
 
-    In a Capacity Block, EKS owns the number of nodes after creation: it takes them away before the block ends. So `nodes` is
-    then what the pool begins with; a larger number in the same block raises the maximum only.
+    In a Capacity Block the phase says how many run: none before its start, all while it is active, none after its end. So the
+    program keeps the desired size itself, also against EKS, which sets it to 0 before the block ends: ignored, the change from
+    one phase to the next would be, too. An update that finds it at 0 in phase active asks for machines that are gone, in vain and
+    at no cost: nothing but the block can answer.
     """
 
     node_group_name: pulumi.Output[str]
@@ -161,7 +163,9 @@ class GpuNodePool(pulumi.ComponentResource):
             labels=dict(pool.labels),
             taints=[aws.eks.NodeGroupTaintArgs(key=key, value=value, effect="NO_SCHEDULE")],
             # From 0, because the schedule that empties a block at its end must be able to reach it.
-            scaling_config=aws.eks.NodeGroupScalingConfigArgs(min_size=0, max_size=pool.nodes, desired_size=pool.nodes),
+            scaling_config=aws.eks.NodeGroupScalingConfigArgs(
+                min_size=0, max_size=pool.nodes, desired_size=pool.desired_nodes
+            ),
             # MINIMAL takes a node away before it asks for the next. The default asks first, for a machine that is not there.
             update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1, update_strategy="MINIMAL"),
             node_repair_config=_node_repair(),
@@ -179,8 +183,6 @@ class GpuNodePool(pulumi.ComponentResource):
             # EKS updates nodes in a block only while there are none (user guide, capacity-blocks-mng): so there a new launch
             # template (a new block, above all) or AMI makes a new node group, and the preview says so.
             replace_on_changes=["launchTemplate", "releaseVersion", "version"] if self._in_block else None,
-            # EKS scales a block to 0 before it ends, and the next update would ask for machines that are gone.
-            ignore_changes=["scalingConfig.desiredSize"] if self._in_block else None,
             custom_timeouts=pulumi.CustomTimeouts(
                 create=_CREATE_TIMEOUT,
                 update=f"{_UPDATE_HOURS_PER_NODE * self._pool.nodes}h",
@@ -234,6 +236,7 @@ def _props(pool: NodePoolPlan) -> dict[str, Any]:
         "availabilityZoneId": pool.zone_id,
         "capacity": pool.capacity,
         "reservationId": pool.reservation_id,
+        "phase": pool.block.phase if pool.block else None,
         "amiReleaseVersion": pool.ami_release_version,
         "efaInterfaces": len(pool.efa_slots),
         "labels": dict(pool.labels),

@@ -14,6 +14,8 @@ from components.pod_spec import PodNeeds, pod_spec, worker_pod_spec
 from serving.plan import WorkloadKind, WorkloadPlan
 
 _API_VERSION = "leaderworkerset.x-k8s.io/v1"
+# A LeaderWorkerSet says nothing of ready replicas while it has none, and nothing is what there is to wait for.
+_NOT_AWAITED = {"pulumi.com/skipAwait": "true"}
 _WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 
 
@@ -42,7 +44,12 @@ def _deployment(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptions) -> 
     plan = args.plan
     return k8s.apps.v1.Deployment(
         f"{name}-deployment",
-        metadata={"name": plan.name, "namespace": args.namespace, "labels": args.labels},
+        metadata={
+            "name": plan.name,
+            "namespace": args.namespace,
+            "labels": args.labels,
+            "annotations": None if plan.replicas else _NOT_AWAITED,
+        },
         spec={
             "replicas": plan.replicas,
             "selector": {"match_labels": args.selector},
@@ -73,7 +80,9 @@ def _leader_worker_set(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptio
             "namespace": args.namespace,
             "labels": args.labels,
             # Pulumi knows no readiness of this kind. A group counts as ready when its first pod, the gate's, is.
-            "annotations": {"pulumi.com/waitFor": f"jsonpath={{.status.readyReplicas}}={plan.replicas}"},
+            "annotations": {"pulumi.com/waitFor": f"jsonpath={{.status.readyReplicas}}={plan.replicas}"}
+            if plan.replicas
+            else _NOT_AWAITED,
         },
         spec=_as_written(
             {

@@ -8,6 +8,7 @@ from typing import Any
 
 from rehearsal.cluster import Cluster, Object
 from rehearsal.engine import RehearsalError
+from rehearsal.placement import pod_template
 from serving import catalogue
 from serving.admission import Admission
 from serving.plan import WorkloadPlan
@@ -42,11 +43,20 @@ def _refusal(cluster: Cluster, pod: Object, policy: str) -> str:
 def _pod(cluster: Cluster, workload: WorkloadPlan) -> Object:
     """Return a pod like those that serve, to be tried out under another name."""
     label = f"app.kubernetes.io/instance={workload.name}"
-    running = cluster.list("v1", "Pod", workload.namespace, label_selector=label)[0]
+    pods = cluster.list("v1", "Pod", workload.namespace, label_selector=label)
+    running = pods[0] if pods else _declared(cluster, workload)
     metadata = {"name": "tried-out", "namespace": workload.namespace, "labels": running["metadata"]["labels"]}
     # Without what its creation has filled in: a node, and the label values of its own group.
     spec = {key: value for key, value in running["spec"].items() if key not in {"nodeName", "affinity"}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _declared(cluster: Cluster, workload: WorkloadPlan) -> Object:
+    """Return the pod that a workload without replicas would have."""
+    if workload.kind == "Deployment":
+        return pod_template(cluster.get("apps/v1", "Deployment", workload.name, workload.namespace) or {})
+    groups = cluster.list("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", workload.namespace)
+    return groups[0]["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
 
 
 def _engine(spec: Object) -> Object:

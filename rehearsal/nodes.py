@@ -6,7 +6,7 @@ A machine offers its devices only once their plugin's pod runs on it, as a real 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,22 +65,33 @@ class SimulatedNodes:
         """End the watch."""
         self._cluster.stopping.set()
 
-    def join(self, group: MachineGroup) -> None:
-        """Let a group's machines join the cluster and wait until they are ready."""
+    def scale(self, group: MachineGroup) -> None:
+        """Let as many machines of a group be in the cluster as it counts, and wait until those that join are ready."""
         names = [f"{group.name}-{number}" for number in range(group.count)]
-        for number, name in enumerate(names):
+        there = self._groups.get(group.name, [])
+        joined = {name: number for number, name in enumerate(names) if name not in there}
+        for name, number in joined.items():
             self._cluster.create(_node(name, group, group.zone_ids[number % len(group.zone_ids)]))
             self._devices[name] = {} if group.offers_devices else group.devices
+        gone = [name for name in there if name not in names]
+        self._take_away(gone)
         self._groups[group.name] = names
         self._cluster.wait(
-            lambda: all(_is_ready(self._cluster.get("v1", "Node", name)) for name in names),
+            lambda: all(_is_ready(self._cluster.get("v1", "Node", name)) for name in joined),
             f"node group {group.name}: its nodes did not become ready",
         )
-        self._tell("nodes", f"{group.count} x {group.instance_type} joined: {', '.join(names)}")
+        if gone:
+            self._tell("nodes", f"{len(gone)} x {group.instance_type} taken away: {', '.join(gone)}")
+        if joined or not names:
+            which = f": {', '.join(joined)}" if joined else ""
+            self._tell("nodes", f"{len(joined)} x {group.instance_type} joined{which}")
 
     def leave(self, group: str) -> None:
         """Take a group's machines away."""
-        for name in self._groups.pop(group, []):
+        self._take_away(self._groups.pop(group, []))
+
+    def _take_away(self, names: Iterable[str]) -> None:
+        for name in names:
             self._cluster.delete("v1", "Node", name, None, f"node {name}")
             self._devices.pop(name, None)
             self._offering -= {(name, resource) for resource in (GPU_RESOURCE, EFA_RESOURCE)}

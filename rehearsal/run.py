@@ -15,6 +15,7 @@ from rehearsal.resource import RehearsalError, Step
 from rehearsal.timeline import Timeline
 from serving import catalogue
 from serving.admission import admission
+from serving.capacity_block import phase_notes
 from serving.config import ExistingClusterConfig, parse
 from serving.plan import Plan, WorkloadPlan, build
 from serving.report import refusal
@@ -22,6 +23,7 @@ from serving.stack_file import read, stack_file
 from serving.timing import Timing
 
 if TYPE_CHECKING:
+    from rehearsal.aws.world import BlockState
     from rehearsal.control_plane import ControlPlane
     from rehearsal.kubelet.kubelet import Kubelet
     from rehearsal.kubelet.programs import Servers
@@ -127,7 +129,12 @@ def opened(
     authority = base64.b64encode(control_plane.certificate_authority).decode()
     # On an existing cluster the stack asks nothing of AWS, and may say no region.
     region = plan.region or next(iter(catalogue.regions()))
-    aws = AwsStandIn(region, cluster_endpoint=control_plane.server, cluster_ca=authority)
+    aws = AwsStandIn(
+        region,
+        cluster_endpoint=control_plane.server,
+        cluster_ca=authority,
+        capacity_blocks=capacity_blocks(plan),
+    )
     servers = servers or StandIns()
     with ExitStack() as cleanup:
         scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
@@ -154,6 +161,15 @@ def opened(
 def timings_of(plan: Plan) -> dict[str, Timing]:
     """Return how long each workload's pods take, by workload."""
     return {name: row.timing for name, row in plan.workloads.items()}
+
+
+_BLOCK_STATES: Mapping[str, BlockState] = {"scheduled": "scheduled", "active": "active", "ended": "expired"}
+
+
+def capacity_blocks(plan: Plan) -> dict[str, BlockState]:
+    """Return the states of a plan's Capacity Blocks, by id: in a rehearsal a block is where the stack file says it is."""
+    blocks = (pool.block for pool in plan.node_pools.values() if pool.block)
+    return {block.reservation_id: _BLOCK_STATES[block.phase] for block in blocks}
 
 
 class Rehearsal:
@@ -190,14 +206,19 @@ class Rehearsal:
         self._timeline.tell("update", f"{number} resources created in {took:.1f} s")
         self.proof.append(("update", f"{number} resources created in dependency order"))
         for name, row in self.plan.workloads.items():
-            endpoint = self._outputs.get("endpoints", {}).get(name)
-            self.proof.append((f"workload {name}", f"{row.replicas} of {row.replicas} replicas ready at {endpoint}"))
+            self.proof.append((f"workload {name}", self._served(row)))
             self.proof += [("group", line) for line in placed_groups(self.world.cluster, row)]
             self._try_admission(row)
         if self.world.groups.installed:
             self.proof.append(
                 ("played", "the LeaderWorkerSet controller: its chart was not installed, its part was played here")
             )
+
+    def _served(self, row: WorkloadPlan) -> str:
+        if not row.replicas:
+            return f"declared without replicas: the Capacity Block of pool {row.node_pool} is not active"
+        endpoint = self._outputs.get("endpoints", {}).get(row.name)
+        return f"{row.replicas} of {row.replicas} replicas ready at {endpoint}"
 
     def _try_admission(self, row: WorkloadPlan) -> None:
         """Show what `kubectl` gets to hear for a pod that breaks a rule; the pod as it is must be admitted."""
@@ -217,6 +238,7 @@ class Rehearsal:
     def change(self, plan: Plan, settings: Mapping[str, Any]) -> list[Step]:
         """Aim at another plan of the same stack; return what an update will do. Raise `RehearsalError` if it is not rehearsed."""
         self.plan = plan
+        self.world.aws.tell_capacity_blocks(capacity_blocks(plan))
         self.engine.settings = settings
         self.kubelet.timings = timings_of(plan)
         return [step for step in self.engine.preview() if step.operation != "same"]
@@ -257,7 +279,7 @@ class Rehearsal:
                 efa_interfaces=len(pool.efa_slots),
                 offers_devices=not self.plan.installs_device_plugin,
             )
-            self.world.nodes.join(group)
+            self.world.nodes.scale(group)
             self._existing_machines.append(name)
 
     def leave_existing_machines(self) -> None:
@@ -322,10 +344,11 @@ def tell_plan(plan: Plan, timeline: Timeline) -> None:
 
 
 def _summary(plan: Plan) -> Iterator[str]:
-    pools = ", ".join(f"{pool.nodes} x {pool.instance.name}" for pool in plan.node_pools.values())
+    pools = ", ".join(f"{pool.desired_nodes} x {pool.instance.name}" for pool in plan.node_pools.values())
     cost = plan.cost.hourly_usd
     price = "price unknown" if cost is None else f"{cost:,.2f} USD an hour at list price"
     yield f"stack {plan.stack} is accepted: {pools}, {price}"
+    yield from phase_notes(plan)
     for row in plan.workloads.values():
         memory = row.memory
         fits = f"{memory.full_length_requests:.2f} requests of {row.max_model_len:,} tokens"

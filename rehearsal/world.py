@@ -12,6 +12,7 @@ from rehearsal.charts import LEADER_WORKER_SET_CHART, chart_name, is_chart
 from rehearsal.cluster import Cluster
 from rehearsal.groups.controller import GroupController
 from rehearsal.nodes import MachineGroup, SimulatedNodes
+from rehearsal.placement import pod_template
 from rehearsal.resource import Created, NotReadyError, RehearsalError, Resource, Updated
 from rehearsal.rollout import wait_until_ready
 from serving.rules import image_problem
@@ -50,10 +51,7 @@ class RehearsedWorld:
     def update(self, created: Created, resource: Resource, *, preview: bool) -> Updated:
         """Bring an object to new inputs as Pulumi's Kubernetes provider does: in place, or anew where a field demands it."""
         if is_chart(resource) or not resource.type.startswith(_KUBERNETES):
-            fields = ", ".join(changed(created.resource.inputs, resource.inputs))
-            raise RehearsalError(
-                f"{resource.label}: {fields}: not rehearsed: an upgrade here changes Kubernetes objects only"
-            )
+            return self._scale(created, resource, preview=preview)
         old, new = object_of(created.resource), object_of(resource)
         if moves(old, new):
             return Updated(*self._create_object(resource, preview=preview), replaced=created)
@@ -95,6 +93,22 @@ class RehearsedWorld:
             self.tell("aws", f"EKS cluster {outputs['name']}")
         return resource_id, outputs
 
+    def _scale(self, created: Created, resource: Resource, *, preview: bool) -> Updated:
+        """Change how many machines a node group has."""
+        fields = list(changed(created.resource.inputs, resource.inputs))
+        if resource.type != _NODE_GROUP or not all(field.startswith("scalingConfig.") for field in fields):
+            raise RehearsalError(
+                f"{resource.label}: {', '.join(fields)}: not rehearsed: an upgrade here changes Kubernetes objects and the size "
+                "of node groups only"
+            )
+        try:
+            outputs = self.aws.update(resource.type, created.id, resource.inputs, preview=preview)
+        except AwsRefusal as error:
+            raise RehearsalError(str(error)) from None
+        if not preview:
+            self._join(_group_name(created))
+        return Updated(created.id, outputs)
+
     def _install(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
         """Play the part of the one chart that a stack has."""
         if resource.inputs["chart"] != LEADER_WORKER_SET_CHART:
@@ -112,7 +126,7 @@ class RehearsedWorld:
 
     def _join(self, name: str) -> None:
         group = next(group for group in self.aws.node_groups if group.name == name)
-        self.nodes.join(
+        self.nodes.scale(
             MachineGroup(
                 name=group.name,
                 instance_type=group.instance_type,
@@ -142,13 +156,29 @@ class RehearsedWorld:
         applied = self.cluster.apply(body, label)
         metadata = applied["metadata"]
         object_id = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+        if self._has_no_machine_yet(body):
+            self.tell("kubernetes", f"DaemonSet {metadata['name']} waits for machines: its node groups have none")
+            return object_id, applied
         try:
             wait_until_ready(self.cluster, body, label)
         except RehearsalError as error:
             raise NotReadyError(str(error), object_id, applied) from None
         if body["kind"] in {"Deployment", "DaemonSet", "LeaderWorkerSet"}:
-            self.tell("kubernetes", f"{body['kind']} {body['metadata']['name']} is ready")
+            self.tell("kubernetes", _outcome(body))
         return object_id, applied
+
+    def _has_no_machine_yet(self, body: Object) -> bool:
+        """Whether a DaemonSet is for machines that node groups have, and whose number is 0: for Kubernetes it is complete."""
+        if body["kind"] != "DaemonSet":
+            return False
+        selected = (pod_template(body)["spec"].get("nodeSelector") or {}).items()
+        groups = [group for group in self.aws.node_groups if selected <= group.labels.items()]
+        return bool(groups) and not any(group.desired_size for group in groups)
+
+
+def _outcome(body: Object) -> str:
+    what = f"{body['kind']} {body['metadata']['name']}"
+    return f"{what} has no replica, as it says" if body["spec"].get("replicas") == 0 else f"{what} is ready"
 
 
 def _refuse_unpinned(body: Object, label: str) -> None:

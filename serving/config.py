@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, cast
 
@@ -89,6 +90,25 @@ def _fraction(given: object) -> object:
     return float(given) if isinstance(given, str) and re.fullmatch(_FRACTION, given) else given
 
 
+_MOMENT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$"
+_A_MOMENT = 'a time in quotes with its zone, such as "2026-12-08T11:30:00Z"'
+
+
+def _moment(given: object) -> datetime:
+    """Read a time as AWS writes it.
+
+    Only as text: Pulumi makes another text, `2026-12-08 11:30:00 +0000 UTC`, of a time without quotes, and writes it back.
+    """
+    if not isinstance(given, str):
+        raise InputError(f"{given} is not in quotes; expected {_A_MOMENT}")
+    if not re.fullmatch(_MOMENT, given):
+        raise InputError(f"{given!r} is not allowed; expected {_A_MOMENT}")
+    try:
+        return datetime.fromisoformat(given)
+    except ValueError as error:
+        raise InputError(f"{given!r} is no time ({error}); expected {_A_MOMENT}") from None
+
+
 def _private_cidr(cidr: str) -> str:
     try:
         network = ip_network(cidr)
@@ -128,6 +148,7 @@ ZoneId = Annotated[
         "a name such as us-east-1a stands for another zone in every account",
     ),
 ]
+Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=Annotated[str, Field(pattern=_MOMENT)])]
 EfaPluginImage = Annotated[
     str,
     Field(pattern=IMAGE_DIGEST.pattern, description="an image by digest, repository@sha256:…"),
@@ -228,6 +249,17 @@ class CapacityBlock(_Model):
     kind: Literal["capacityBlock"]
     reservation_id: Annotated[str, Field(pattern=r"^cr-[0-9a-f]{17}$")]
     """the id of the Capacity Block's reservation: cr- and 17 hexadecimal digits"""
+    phase: Literal["scheduled", "active", "ended"] = "active"
+    """scheduled, active or ended: only in an active block do machines and replicas run"""
+    starts_at: Moment | None = None
+    """a time in quotes with its zone, such as "2026-12-01T11:30:00Z\""""
+    ends_at: Moment | None = None
+    """a time in quotes with its zone, such as "2026-12-08T11:30:00Z\""""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether EC2 gives the block's machines out."""
+        return self.phase == "active"
 
 
 class NodePoolConfig(_Model):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
@@ -30,7 +31,7 @@ from serving.config import (
 from serving.rules import DECODE_SCRATCH_LIMIT_GIB
 
 _TYPES: Mapping[object, str] = {
-    **{str: "text", Literal: "word", int: "whole number", float: "fraction", bool: "switch"},
+    **{str: "text", Literal: "word", int: "whole number", float: "fraction", bool: "switch", datetime: "time"},
     **{tuple: "list of texts", dict: "map of texts"},
 }
 
@@ -98,6 +99,9 @@ _RESERVATION = {
 _CAPACITY_BLOCK = {
     "kind": Words("a Capacity Block that you have bought", "capacityBlock"),
     "reservationId": Words("which one", "cr-0123456789abcdef0"),
+    "phase": Words("where the block is in its life; [what each phase does](#capacity-blocks)", "ended"),
+    "startsAt": Words("when it starts; a plan says it", '"2026-12-01T11:30:00Z"', "none; needed in phase `scheduled`"),
+    "endsAt": Words("when it ends; a plan says when its machines go", '"2026-12-08T11:30:00Z"', "none"),
 }
 _WORKLOAD = {
     "nodePool": Words("where it runs", "h200"),
@@ -185,6 +189,29 @@ CLI_WRITES = (
     CliWrite("workloads.glm.reasoning", "True", "True", said="expected true or false"),
 )
 
+_CAPACITY_BLOCKS = f"""\
+## Capacity Blocks
+
+A block is bought ahead, starts at its time and ends at 11:30 UTC of its last day. The program has no clock and asks AWS nothing,
+so `phase` tells it where the block is. Every plan, preview and update says what the phase means and what to do next.
+
+| phase | machines | replicas | `pulumi up` |
+|---|---|---|---|
+| `scheduled` | none: EKS wants a desired size of 0 before the start | none | makes everything else, and waits for no pod |
+| `active` | all | all | sets the node group's desired size, starts the replicas and waits for their proof |
+| `ended` | none | none | takes the replicas back, and keeps everything else for the next block |
+
+Without `phase` a block counts as `active`. For one that has not started this means an update that waits for pods until its
+deadline: EC2 gives no machine out before. When the block has started:
+
+    pulumi config set --path '{PROJECT}:nodePools.NAME.capacity.phase' active
+    pulumi up
+
+No `aws` command is needed: the node group's desired size is the program's in every phase. 40 minutes before the end EKS drains
+the machines by itself, 30 minutes before it EC2 ends what is left. From then on an update in phase `active` may ask for machines
+that nobody has any more, in vain and at no cost; `ended` is for after that. A new block is another `reservationId`, with its
+phase and times; its node group replaces the old one."""
+
 _INTRODUCTION = f"""\
 # Configuration
 
@@ -240,6 +267,8 @@ def _lines() -> Iterator[str]:
         yield "|---|---|---|---|---|---|"
         for field in model.model_fields.values():
             yield _row(field, words[str(field.alias)])
+    yield ""
+    yield from _CAPACITY_BLOCKS.splitlines()
     yield ""
     yield "## Names that the catalogue knows"
     yield ""

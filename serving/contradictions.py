@@ -6,6 +6,7 @@ Every problem is one sentence that begins with the path of the setting to change
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from serving import catalogue
@@ -14,7 +15,7 @@ from serving.parallelism import rank_problem
 from serving.spelling import UnknownKeyError, allowed, did_you_mean, listed
 
 if TYPE_CHECKING:
-    from serving.config import EksClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
+    from serving.config import CapacityBlock, EksClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
 
 # Namespaces that are Kubernetes' or this stack's own: `destroy` would take them away.
 _RESERVED_NAMES = ("default", "efa-device-plugin", "lws-system", "nvidia-device-plugin")
@@ -25,6 +26,11 @@ _DERIVED_VARIABLES = {
     "HF_HUB_OFFLINE": "the weights are on the node and verified",
     "HF_HUB_CACHE": "the weights are mounted there",
 }
+
+
+# Every block ends at 11:30 UTC, and lasts 182 days at most (EC2 user guide, capacity-blocks).
+_BLOCK_ENDS = (11, 30)
+_LONGEST_BLOCK = timedelta(days=182)
 
 
 def contradictions(config: StackConfig) -> Iterator[str]:
@@ -40,6 +46,7 @@ def contradictions(config: StackConfig) -> Iterator[str]:
     for name, workload in config.workloads.items():
         yield from _name_problems(name)
         yield from _workload_problems(f"workloads.{name}", workload, config)
+    yield from _phase_problems(config)
     yield from _capacity_problems(config)
     yield from _efa_plugin_problems(config)
 
@@ -72,6 +79,8 @@ def _eks_pool_problems(path: str, pool: NodePoolConfig, cluster: EksClusterConfi
     zone = pool.availability_zone_id
     if pool.capacity is None:
         yield f"{path}.capacity: missing; expected {type(pool).model_fields['capacity'].description}"
+    elif pool.capacity.kind == "capacityBlock":
+        yield from _block_problems(f"{path}.capacity", pool.capacity)
     if prefix and not here:
         regions = catalogue.instance_type(pool.instance_type).regions
         yield f"{path}.instanceType: {pool.instance_type} is not offered in {region}; it is in {listed(regions, 'and')}"
@@ -93,6 +102,47 @@ def _eks_pool_problems(path: str, pool: NodePoolConfig, cluster: EksClusterConfi
             f"{path}.amiReleaseVersion: {release!r} is not a release for Kubernetes {cluster.kubernetes_version}; "
             f"name one that begins with {cluster.kubernetes_version}., or leave it out"
         )
+
+
+def _block_problems(path: str, block: CapacityBlock) -> Iterator[str]:
+    """Say what is wrong with when a block begins and ends."""
+    starts, ends = block.starts_at, block.ends_at
+    if block.phase == "scheduled" and starts is None:
+        expected = type(block).model_fields["starts_at"].description
+        yield f"{path}.startsAt: missing, and a scheduled block has a start that everybody waits for; expected {expected}"
+    if ends is None:
+        return
+    end = ends.astimezone(UTC)
+    if (end.hour, end.minute, end.second) != (*_BLOCK_ENDS, 0):
+        yield (
+            f"{path}.endsAt: {end:%H:%M:%S} UTC is no block's end, all end at 11:30 UTC; take EndDate as "
+            f"aws ec2 describe-capacity-reservations --capacity-reservation-ids {block.reservation_id} says it"
+        )
+    if starts is not None and not starts < ends:
+        yield f"{path}.endsAt: {ends.isoformat()} is not after startsAt, {starts.isoformat()}; set both as AWS says them"
+    if starts is not None and ends - starts > _LONGEST_BLOCK:
+        yield (
+            f"{path}.endsAt: is {(ends - starts).days} days after startsAt, and a block lasts 182 at most; "
+            "set both as AWS says them"
+        )
+
+
+def _phase_problems(config: StackConfig) -> Iterator[str]:
+    """Refuse two pools in one block that tell different stories of it."""
+    seen: dict[str, tuple[str, CapacityBlock]] = {}
+    for name, pool in config.node_pools.items():
+        if pool.capacity is None or pool.capacity.kind != "capacityBlock":
+            continue
+        block = pool.capacity
+        other, said = seen.setdefault(block.reservation_id, (name, block))
+        for setting in ("phase", "starts_at", "ends_at"):
+            ours, theirs = getattr(block, setting), getattr(said, setting)
+            if ours != theirs:
+                key = type(block).model_fields[setting].alias
+                yield (
+                    f"nodePools.{name}.capacity.{key}: differs from nodePools.{other}.capacity.{key}, and both are in block "
+                    f"{block.reservation_id}; set both to the same"
+                )
 
 
 def _existing_pool_problems(path: str, pool: NodePoolConfig) -> Iterator[str]:

@@ -23,7 +23,7 @@ class Cost:
 
 
 def pool_cost(instance: InstanceType, nodes: int, region: str | None, capacity: str | None) -> Cost:
-    """Return the cost of a pool. `capacity` is the kind of capacity, or None on an existing cluster."""
+    """Return the cost of a pool of which `nodes` run. `capacity` is the kind of capacity, or None on an existing cluster."""
     if not instance.prices:
         return Cost(None, f"no list price of {instance.name} is known")
     here = next((price for price in instance.prices if price.region == region), None)
@@ -31,6 +31,8 @@ def pool_cost(instance: InstanceType, nodes: int, region: str | None, capacity: 
     note = f"on-demand list price of {price.region}, {price.date} ({price.source})"
     if here is None and region is not None:
         note += f"; none is known for {region}"
-    if capacity == "capacityBlock":
+    if capacity == "capacityBlock" and nodes == 0:
+        note += "; no machine runs now, but a Capacity Block is paid up front at its own market price"
+    elif capacity == "capacityBlock":
         note += "; a Capacity Block is paid up front at its own market price"
     return Cost(nodes * price.hourly_usd, note)

@@ -22,7 +22,15 @@ from serving.command import (
     environment,
     worker_command,
 )
-from serving.config import PROJECT, EksClusterConfig, ExistingClusterConfig, NodePoolConfig, StackConfig, WorkloadConfig
+from serving.config import (
+    PROJECT,
+    CapacityBlock,
+    EksClusterConfig,
+    ExistingClusterConfig,
+    NodePoolConfig,
+    StackConfig,
+    WorkloadConfig,
+)
 from serving.cost import Cost, pool_cost
 from serving.expectations import expectations, long_needle_tokens
 from serving.facts import HostPath, WorkloadFacts, short_digest
@@ -59,15 +67,18 @@ WorkloadKind = Literal["Deployment", "LeaderWorkerSet"]
 class NodePoolPlan:
     """A pool of GPU machines. `taint` is (key, value) with effect NoSchedule.
 
+    `nodes` is how many machines there are to be had, `desired_nodes` how many run: none outside of an active Capacity Block.
     `cluster_placement`: its machines are to stand close together, and nothing else sees to it.
     """
 
     name: str
     instance: InstanceType
     nodes: int
+    desired_nodes: int
     zone_id: str | None
     capacity: str | None
     reservation_id: str | None
+    block: CapacityBlock | None
     efa_slots: tuple[EfaSlot, ...]
     cluster_placement: bool
     root_volume_gib: int
@@ -110,7 +121,8 @@ class WorkloadPlan:
     """A model served by vLLM, with everything its Kubernetes objects say. `expectations` is the gate's expect file.
 
     `command` is that of the pod that answers requests, `worker_command` that of the other pods of its group, if it has any.
-    `gate_runs` is how often the gate tries before its container ends.
+    `gate_runs` is how often the gate tries before its container ends. `replicas` is how many run: outside of an active Capacity
+    Block none, because a pod that waits for machines would fail the update at its deadline, and be found failed by the next.
     """
 
     name: str
@@ -216,13 +228,17 @@ def _node_pool(name: str, pool: NodePoolConfig, config: StackConfig) -> NodePool
     if release is None and isinstance(config.cluster, EksClusterConfig):
         release = catalogue.kubernetes_version(config.cluster.kubernetes_version).ami_release_version
     capacity = pool.capacity.kind if pool.capacity else None
+    block = pool.capacity if isinstance(pool.capacity, CapacityBlock) else None
+    desired = pool.nodes if block is None or block.is_active else 0
     return NodePoolPlan(
         name=name,
         instance=instance,
         nodes=pool.nodes,
+        desired_nodes=desired,
         zone_id=pool.availability_zone_id,
         capacity=capacity,
         reservation_id=getattr(pool.capacity, "reservation_id", None),
+        block=block,
         efa_slots=instance.efa_interfaces if pool.efa else (),
         # Reserved machines stand where their reservation has them: a Capacity Block's are close together by themselves.
         cluster_placement=pool.efa and capacity == "onDemand",
@@ -236,7 +252,7 @@ def _node_pool(name: str, pool: NodePoolConfig, config: StackConfig) -> NodePool
             NODE_POOL_LABEL: name,
         },
         taint=(GPU_RESOURCE, GPU_TAINT_VALUE),
-        cost=pool_cost(instance, pool.nodes, config.region, capacity),
+        cost=pool_cost(instance, desired, config.region, capacity),
     )
 
 
@@ -301,7 +317,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         weights_mirror=row.weights_mirror,
         image=image,
         engine_version=engine.version,
-        replicas=row.replicas,
+        replicas=row.replicas if pool.desired_nodes else 0,
         nodes_per_replica=facts.nodes_per_replica,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=row.pipeline_parallel_size,

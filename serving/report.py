@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.alias_generators import to_camel
 
+from serving.capacity_block import phase_notes
 from serving.cost import Cost
 from serving.plan import NodePoolPlan, Plan, WorkloadPlan
 from serving.rules import Verdict
@@ -34,10 +35,16 @@ def _pool_json(pool: NodePoolPlan) -> dict[str, Any]:
     return {
         "instanceType": pool.instance.name,
         "nodes": pool.nodes,
+        "desiredNodes": pool.desired_nodes,
+        "capacityBlock": _block_json(pool),
         "gpusPerNode": pool.instance.gpus,
         "hourlyUsd": pool.cost.hourly_usd,
         "price": pool.cost.note,
     }
+
+
+def _block_json(pool: NodePoolPlan) -> dict[str, Any] | None:
+    return pool.block.model_dump(mode="json", by_alias=True, exclude={"kind"}) if pool.block else None
 
 
 def _workload_json(row: WorkloadPlan) -> dict[str, Any]:
@@ -94,8 +101,11 @@ def _markdown(plan: Plan) -> Iterator[str]:
     yield "|---|---|---|---:|---:|---|"
     for name, pool in plan.node_pools.items():
         cost = pool.cost
-        yield f"| {name} | {_machines(pool)} | {pool.capacity or 'existing'} | {_hourly(cost)} | {_monthly(cost)} | {cost.note} |"
+        yield f"| {name} | {_machines(pool)} | {_capacity(pool)} | {_hourly(cost)} | {_monthly(cost)} | {cost.note} |"
     yield f"| **all** | | | **{_hourly(plan.cost)}** | **{_monthly(plan.cost)}** | {plan.cost.note} |"
+    for note in phase_notes(plan):
+        yield ""
+        yield note
     for row in plan.workloads.values():
         yield ""
         yield from _workload_markdown(row)
@@ -132,7 +142,12 @@ def _cell(text: str) -> str:
 
 
 def _machines(pool: NodePoolPlan) -> str:
-    return f"{pool.nodes} x {pool.instance.name} ({pool.instance.shape})"
+    of = "" if pool.desired_nodes else "0 of "
+    return f"{of}{pool.nodes} x {pool.instance.name} ({pool.instance.shape})"
+
+
+def _capacity(pool: NodePoolPlan) -> str:
+    return f"{pool.capacity}, {pool.block.phase}" if pool.block else pool.capacity or "existing"
 
 
 def _hourly(cost: Cost) -> str:
@@ -190,6 +205,8 @@ def _start_parts(row: WorkloadPlan) -> str:
 
 def rollout(row: WorkloadPlan) -> str:
     """Say how an update replaces a workload's pods, and what it interrupts."""
+    if not row.replicas:
+        return "no pod runs, so there is none to replace"
     several, stops = row.nodes_per_replica > 1, row.rollout.stops_serving_seconds
     new, spare = ("group", "spare nodes") if several else ("pod", "spare node")
     if stops:
@@ -271,8 +288,10 @@ _COLOURS = {"W": "blue", "O": "yellow", "K": "green", ".": "bright_black"}
 def as_rich(plan: Plan) -> Group:
     """Return the plan for a terminal."""
     from rich.console import Group  # noqa: PLC0415 (costs a tenth of a second, JSON does not need it)
+    from rich.text import Text  # noqa: PLC0415
 
-    return Group(_pools_rich(plan), *(part for row in plan.workloads.values() for part in _workload_rich(row)))
+    notes = [Text(note) for note in phase_notes(plan)]
+    return Group(_pools_rich(plan), *notes, *(part for row in plan.workloads.values() for part in _workload_rich(row)))
 
 
 def _pools_rich(plan: Plan) -> RenderableType:
@@ -287,7 +306,7 @@ def _pools_rich(plan: Plan) -> RenderableType:
     table.add_column("price", ratio=1, style="dim")
     for name, pool in plan.node_pools.items():
         cost = pool.cost
-        table.add_row(name, _machines(pool), pool.capacity or "existing", _hourly(cost), _monthly(cost), cost.note)
+        table.add_row(name, _machines(pool), _capacity(pool), _hourly(cost), _monthly(cost), cost.note)
     table.add_section()
     table.add_row("all", "", "", f"[bold]{_hourly(plan.cost)}[/]", f"[bold]{_monthly(plan.cost)}[/]", plan.cost.note)
     return table

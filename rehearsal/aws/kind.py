@@ -40,6 +40,16 @@ class Ending:
         return cited(self.service, self.operation)
 
 
+@dataclass(frozen=True)
+class Changing:
+    """What can be changed where a resource stands: the API call, what it names the resource by, what it carries, and rules."""
+
+    call: Call
+    names: frozenset[str]
+    properties: frozenset[str]
+    rules: tuple[Rule, ...]
+
+
 def _nothing(_record: Record, _world: World) -> Iterable[Target]:
     return ()
 
@@ -49,7 +59,8 @@ class Kind:
     """One resource type.
 
     `local` are properties that the provider keeps to itself. `holds` names what cannot be deleted while a resource of
-    this type exists; `takes_along` what AWS deletes together with it. `computed_inside` are the properties that AWS fills in
+    this type exists; `takes_along` what AWS deletes together with it; `changing` what a rehearsal can change of it.
+    `computed_inside` are the properties that AWS fills in
     inside an object that is also an input.
     """
 
@@ -61,6 +72,7 @@ class Kind:
     rules: tuple[Rule, ...] = ()
     local: frozenset[str] = frozenset()
     naming: Naming | None = None
+    changing: Changing | None = None
     defaults: Mapping[str, object] = field(default_factory=dict[str, object])
     computed_inside: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     holds: Callable[[Record, World], Iterable[Target]] = _nothing

@@ -13,9 +13,10 @@ from rehearsal.aws.cluster import cluster_of
 from rehearsal.aws.documents import check_trust
 from rehearsal.aws.draft import Draft, as_table
 from rehearsal.aws.identity import policies_of
-from rehearsal.aws.kind import Ending, Kind, Naming, Target
+from rehearsal.aws.kind import Changing, Ending, Kind, Naming, Target
 from rehearsal.aws.machines import Machine, machine
 from rehearsal.aws.node_template import (
+    check_block_gives_machines,
     check_capacity,
     check_machine,
     check_template,
@@ -33,6 +34,7 @@ _CREATE = Call(
     # The older names of the API.
     renames={"nodeRoleArn": "nodeRole", "subnetIds": "subnets"},
 )
+_SCALE = Call("eks", "UpdateNodegroupConfig")
 _ROLE_GUIDE: Final = "EKS user guide, node IAM role"
 _MOST_LABELS_OR_TAINTS: Final = 50
 _MOST_UNAVAILABLE: Final = 100
@@ -135,6 +137,10 @@ def _check_pair(draft: Draft, field: str, key: object, value: object) -> None:
         raise draft.refusal(field, reason, source)
 
 
+def _check_block(draft: Draft, world: World) -> None:
+    check_block_gives_machines(draft, world, template_of(draft, world))
+
+
 # --- With the cluster ----------------------------------------------------------------------------------------------
 
 
@@ -154,7 +160,7 @@ def _check_cluster(draft: Draft, world: World) -> None:
     if template is not None:
         check_machine(template, kind)
     _check_image(draft, template, kind)
-    check_capacity(draft, template, kind, zones)
+    check_capacity(draft, world, template, kind, zones)
     _check_offering(draft, world, template, kind, subnets)
 
 
@@ -350,6 +356,12 @@ KINDS = (
         # `forceUpdateVersion` belongs to UpdateNodegroupVersion.
         local=frozenset({"nodeGroupNamePrefix", "forceUpdateVersion"}),
         naming=Naming("nodeGroupName", "nodeGroupNamePrefix"),
+        changing=Changing(
+            _SCALE,
+            names=frozenset({"clusterName", "nodeGroupName"}),
+            properties=frozenset({"scalingConfig"}),
+            rules=(_check_sizes, _check_block),
+        ),
         holds=_holds,
     ),
 )

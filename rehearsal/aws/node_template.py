@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from rehearsal.aws import tokens
@@ -11,10 +12,11 @@ from rehearsal.aws.launch_template import PREFERENCE, TARGET_GROUP, TARGET_ID
 from rehearsal.aws.machines import Machine
 from rehearsal.aws.security_groups import security_group
 from rehearsal.aws.user_data import check_is_mime
-from rehearsal.aws.world import Record, World
+from rehearsal.aws.world import BlockState, Record, World
 
 GUIDE: Final = "EKS user guide, nodes/launch-templates"
 _CAPACITY_BLOCKS: Final = "EKS user guide, ml/capacity-blocks-mng"
+_NODE_GROUPS: Final = "EKS user guide, ml/ml-node-groups"
 _MARKET: Final = "instanceMarketOptions.marketType"
 
 # property of the template -> what to do instead
@@ -124,11 +126,12 @@ def check_machine(template: Record, kind: Machine) -> None:
 # --- Capacity ------------------------------------------------------------------------------------------------------
 
 
-def check_capacity(draft: Draft, template: Record | None, kind: Machine, zones: list[str]) -> None:
+def check_capacity(draft: Draft, world: World, template: Record | None, kind: Machine, zones: list[str]) -> None:
     """Refuse a purchase option of which the group and the template tell different stories."""
     market = template.text(_MARKET) if template else ""
     if draft.text("capacityType") == "CAPACITY_BLOCK" or market == "capacity-block":
         _check_capacity_block(draft, template, kind, zones)
+        check_block_gives_machines(draft, world, template)
         return
     if template is None:
         return
@@ -173,3 +176,24 @@ def _check_capacity_block(draft: Draft, template: Record | None, kind: Machine, 
     if len(zones) > 1:
         reason = f"only the subnet in the block's zone may be given; these are in {' and '.join(zones)}"
         raise draft.refusal("subnetIds", reason, _CAPACITY_BLOCKS)
+
+
+_NO_MACHINES: Final[Mapping[BlockState, str]] = {
+    "scheduled": "has not started",
+    "expired": "has ended",
+}
+
+
+def check_block_gives_machines(draft: Draft, world: World, template: Record | None) -> None:
+    """Refuse machines of a Capacity Block outside of its time.
+
+    EKS itself takes the request; then the group's Auto Scaling group reports launch errors, and no node comes.
+    """
+    block = template.text(TARGET_ID) if template else ""
+    state = world.capacity_blocks.get(block, "active")
+    if state in _NO_MACHINES and draft.number("scalingConfig.desiredSize"):
+        reason = (
+            f"must be 0: Capacity Block {block} {_NO_MACHINES[state]} (state {state}), and the group's Auto Scaling group would "
+            "report nothing but launch errors"
+        )
+        raise draft.refusal("scalingConfig.desiredSize", reason, _NODE_GROUPS)

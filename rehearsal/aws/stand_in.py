@@ -29,7 +29,7 @@ from rehearsal.aws.node_group import NodeGroup, as_node_group
 from rehearsal.aws.pulumi_types import check_spelling, inputs_of
 from rehearsal.aws.refusal import AwsRefusal
 from rehearsal.aws.request import requests_for
-from rehearsal.aws.world import Record, World, check_region
+from rehearsal.aws.world import BlockState, Record, World, check_region
 from serving import catalogue
 from serving.spelling import did_you_mean, listed
 
@@ -64,7 +64,8 @@ class AwsStandIn:
     """An empty AWS account in one region.
 
     `create` and `delete` may be called from several threads, as Pulumi does. `as_of` is the day of the rehearsal (ISO date);
-    `cluster_endpoint` and `cluster_ca` (base64) replace those of the EKS cluster.
+    `cluster_endpoint` and `cluster_ca` (base64) replace those of the EKS cluster. `capacity_blocks` are the states of the
+    Capacity Blocks that have been bought, by id.
     """
 
     def __init__(
@@ -75,12 +76,13 @@ class AwsStandIn:
         as_of: str = FACTS_AS_OF,
         cluster_endpoint: str | None = None,
         cluster_ca: str | None = None,
+        capacity_blocks: Mapping[str, BlockState] | None = None,
     ) -> None:
         regions = catalogue.regions()
         if region not in regions:
             reason = f"is no region that the catalogue knows: {listed(regions)}{did_you_mean(region, regions)}"
             raise AwsRefusal("AwsStandIn", "region", f"'{region}'", reason, "serving/catalogue/accelerators.toml")
-        self._world = World(region, account_id, as_of, cluster_endpoint, cluster_ca)
+        self._world = World(region, account_id, as_of, cluster_endpoint, cluster_ca, capacity_blocks or {})
         self._node_groups: dict[str, NodeGroup] = {}
         self._deleted: set[tuple[str, str]] = set()
         self._lock = RLock()
@@ -104,6 +106,27 @@ class AwsStandIn:
                 rule(draft, self._world)
             given = _as_given(inputs, draft)
             return (None, _with_unknown_insides(given, kind)) if preview else self._keep(draft, kind, given)
+
+    def update(self, token: str, resource_id: str, inputs: Mapping[str, object], *, preview: bool) -> dict[str, object]:
+        """Change a resource where it stands; return all that a program can read from it. Raises `AwsRefusal`.
+
+        In a preview the change is judged, and not made.
+        """
+        with self._lock:
+            record = self._world.records[token, resource_id]
+            kind = _kind(token, record.name)
+            draft = _named(_draft(token, record.name, inputs, preview=False), kind, self._world)
+            changed = {name for name in {*draft.inputs, *record.inputs} if draft.at(name) != record.inputs.get(name)}
+            _check_change(draft, self._world, kind, changed)
+            outputs = {**record.outputs, **{name: draft.inputs[name] for name in changed}}
+            if not preview:
+                self._replace(replace(record, inputs=draft.inputs, outputs=outputs))
+            return outputs
+
+    def tell_capacity_blocks(self, states: Mapping[str, BlockState]) -> None:
+        """Let time pass: Capacity Blocks have started or ended."""
+        with self._lock:
+            self._world.capacity_blocks = states
 
     def invoke(self, token: str, args: object) -> NoReturn:
         """Refuse a provider function: the program takes its facts from configuration and catalogue."""
@@ -161,11 +184,14 @@ class AwsStandIn:
         outputs = {**draft.inputs, **computed, "id": resource_id}
         record = Record(draft.token, draft.name, resource_id, draft.inputs, outputs)
         record = replace(record, holds=frozenset(kind.holds(record, self._world)))
+        self._replace(record)
+        # What the program marked as secret stays so: `given` still has Pulumi's wrappers.
+        return resource_id, {**given, **computed}
+
+    def _replace(self, record: Record) -> None:
         self._world.records[record.token, record.id] = record
         if record.token == tokens.NODE_GROUP:
             self._node_groups[record.id] = as_node_group(record, self._world)
-        # What the program marked as secret stays so: `given` still has Pulumi's wrappers.
-        return resource_id, {**given, **computed}
 
     def _check_was_here(self, token: str, resource_id: str) -> None:
         if (token, resource_id) not in self._deleted:
@@ -184,6 +210,20 @@ class AwsStandIn:
         self._deleted.add(target)
         if record.token == tokens.NODE_GROUP:
             del self._node_groups[record.id]
+
+
+def _check_change(draft: Draft, world: World, kind: Kind, changed: set[str]) -> None:
+    changing = kind.changing
+    for name in sorted(changed):
+        if changing is None or name not in changing.properties:
+            raise draft.refusal(name, "how AWS changes this in place is not rehearsed", "rehearsal/aws")
+    if changing is None:
+        return
+    sent = replace(draft, inputs={name: draft.inputs[name] for name in changing.names | changed})
+    for request in requests_for(sent, (changing.call,), frozenset(), None):
+        check_request(sent, request)
+    for rule in changing.rules:
+        rule(draft, world)
 
 
 def _kind(token: str, name: str) -> Kind:

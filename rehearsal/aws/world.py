@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from rehearsal.aws import tokens
 from rehearsal.aws.draft import Draft, as_list, as_table, value_at
@@ -29,6 +29,9 @@ _NOT_FOUND: Final[Mapping[str, str]] = {
     tokens.CLUSTER: "ResourceNotFoundException",
     tokens.ACCESS_ENTRY: "ResourceNotFoundException",
 }
+
+BlockState = Literal["scheduled", "active", "expired"]
+"""What EC2's CapacityReservation.state says of a Capacity Block."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Record:
 class World:
     """The account, its region, the day of the rehearsal (ISO date), and what exists, in order of creation.
 
+    `capacity_blocks` are the states of the Capacity Blocks that have been bought, by id; one that is not among them is active.
     `cluster_endpoint` and `cluster_ca` (base64) replace the EKS cluster's own where a real API server stands in for it.
     """
 
@@ -85,6 +89,7 @@ class World:
     as_of: str
     cluster_endpoint: str | None = None
     cluster_ca: str | None = None
+    capacity_blocks: Mapping[str, BlockState] = field(default_factory=dict[str, BlockState])
     records: dict[tuple[str, str], Record] = field(default_factory=dict[tuple[str, str], Record])
 
     @property

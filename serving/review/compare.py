@@ -9,7 +9,7 @@ from typing import Literal
 
 from serving import argv
 from serving.review.changes import Change, changes
-from serving.review.planned import Finding, Planned, Workload
+from serving.review.planned import Finding, Planned, Pool, Workload
 from serving.review.resources import ResourceChange, ResourceChanges
 from serving.review.sides import Side
 from serving.spelling import InputError
@@ -24,11 +24,11 @@ class Consequence:
     """What happens to requests when a change is rolled out. `stops_serving_seconds` is 0 if some replica serves throughout.
 
     `kind` tells what happens to the pods: they start, end, are evicted because their machines are replaced (the seconds do not
-    count the machine's own start), are replaced, are added or taken away, are left alone, or nobody knows, because the base's
-    input was bad.
+    count the machine's own start), are replaced, are added or taken away, all stop until further notice, are none before and
+    after, are left alone, or nobody knows, because the base's input was bad.
     """
 
-    kind: Literal["starts", "ends", "evicted", "replaced", "scaled", "untouched", "unknown"]
+    kind: Literal["starts", "ends", "evicted", "replaced", "scaled", "stops", "idle", "untouched", "unknown"]
     stops_serving_seconds: int = 0
     fetches_weights: bool = False
 
@@ -48,7 +48,7 @@ class WorkloadDiff:
     @property
     def is_change(self) -> bool:
         """Whether the workload or its memory is another one."""
-        moves = self.consequence.kind not in {"untouched", "unknown"}
+        moves = self.consequence.kind not in {"idle", "untouched", "unknown"}
         return moves or bool(self.pins or self.flags or self.env) or self._memory_differs
 
     @property
@@ -121,7 +121,12 @@ def compare(
 def _pools(planned: Planned | None) -> dict[str, str]:
     if planned is None:
         return {}
-    return {name: f"{pool.nodes} x {pool.instance_type}" for name, pool in planned.node_pools.items()}
+    return {name: _machines(pool) for name, pool in planned.node_pools.items()}
+
+
+def _machines(pool: Pool) -> str:
+    running = "" if pool.desired_nodes in {None, pool.nodes} else f"{pool.desired_nodes} of "
+    return f"{running}{pool.nodes} x {pool.instance_type}"
 
 
 def _findings(planned: Planned | None) -> tuple[Finding, ...]:
@@ -195,7 +200,11 @@ def _consequence(name: str, before: Side, new: Planned, found: Sequence[Resource
     if before.verdict == "bad input":
         return Consequence("unknown")
     if old is None or ours is None or theirs is None:
-        return Consequence("ends" if theirs is None else "starts")
+        return Consequence("ends" if theirs is None else "starts" if theirs.replicas else "idle")
+    if not theirs.replicas:
+        return Consequence("stops" if ours.replicas else "idle")
+    if not ours.replicas:
+        return Consequence("starts")
     fetches = (ours.checkpoint, ours.revision) != (theirs.checkpoint, theirs.revision)
     if _machine(old, ours) == _machine(new, theirs) and any(_replaces_machines(row, theirs.node_pool) for row in found):
         # The new machine's array is empty. With more replicas than one, the others serve meanwhile.

@@ -112,8 +112,15 @@ def _signed(value: float, form: str) -> str:
 def _serving(row: StackDiff) -> str:
     if row.after.verdict != "accepted" or not row.is_change:
         return _NOTHING
-    if row.before.verdict in {"absent", "bad input"}:
-        return "starts" if row.before.verdict == "absent" else "unknown"
+    if row.before.verdict == "bad input":
+        return "unknown"
+    kinds = {workload.consequence.kind for workload in row.workloads}
+    if "stops" in kinds:
+        return "**stops until a Capacity Block is active**"
+    if kinds == {"idle"}:
+        return "no replica runs"
+    if row.before.verdict == "absent" or kinds <= {"starts", "idle"}:
+        return "starts"
     stops = max((workload.consequence for workload in row.workloads), key=lambda one: one.stops_serving_seconds)
     if not stops.stops_serving_seconds:
         return "goes on"
@@ -190,6 +197,10 @@ def _consequence(row: WorkloadDiff) -> str:
     match row.consequence.kind:
         case "starts":
             return f"it starts, and answers after about {start} on nodes that are there."
+        case "stops":
+            return "**serving stops**: no replica runs until the Capacity Block of its pool is active."
+        case "idle":
+            return "no replica runs: the Capacity Block of its pool is not active."
         case "evicted":
             return _evicted(row.consequence, after, start)
         case "replaced":

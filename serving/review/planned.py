@@ -23,6 +23,7 @@ class Pool(_Row):
 
     instance_type: str
     nodes: int
+    desired_nodes: int | None = None
     gpus_per_node: int
     hourly_usd: float | None
     price: str | None = None

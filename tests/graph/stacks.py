@@ -17,6 +17,8 @@ from tests.graph.harness import REGION
 CLUSTER_NAME = "glm-on-gpus-test"
 ADMIN = "arn:aws:iam::123456789012:role/platform"
 BLOCK = {"kind": "capacityBlock", "reservationId": "cr-0123456789abcdef0"}
+SCHEDULED = {**BLOCK, "phase": "scheduled", "startsAt": "2026-12-01T11:30:00Z"}
+ENDED = {**BLOCK, "phase": "ended"}
 RESERVATION = {"kind": "reservation", "reservationId": "cr-0fedcba9876543210"}
 EFA_PLUGIN = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/efa-plugin@sha256:{'e' * 64}"
 ON_DEMAND = {"kind": "onDemand"}

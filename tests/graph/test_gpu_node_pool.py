@@ -13,7 +13,17 @@ import yaml
 
 from components.gpu_node_pool import GpuNodePool, GpuNodePoolArgs
 from tests.graph.harness import CLUSTER_SECURITY_GROUP, UNKNOWN, Recorded, Run, run
-from tests.graph.stacks import BLOCK, CLUSTER_NAME, ON_DEMAND, RESERVATION, make_cluster, plan, pool_program
+from tests.graph.stacks import (
+    BLOCK,
+    CLUSTER_NAME,
+    ENDED,
+    ON_DEMAND,
+    RESERVATION,
+    SCHEDULED,
+    make_cluster,
+    plan,
+    pool_program,
+)
 
 
 def pool(*, preview: bool = False, **settings: Any) -> Run:
@@ -190,21 +200,34 @@ def left_alone(reason: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("capacity", "ignored", "replaces"),
+    ("capacity", "replaces"),
     [
-        (ON_DEMAND, (), ()),
-        (RESERVATION, (), ()),
-        (BLOCK, ("scalingConfig.desiredSize",), ("launchTemplate", "releaseVersion", "version")),
+        (ON_DEMAND, ()),
+        (RESERVATION, ()),
+        (BLOCK, ("launchTemplate", "releaseVersion", "version")),
     ],
 )
-def test_what_eks_owns_and_what_replaces_a_pool(
-    capacity: dict[str, str], ignored: tuple[str, ...], replaces: tuple[str, ...]
-) -> None:
+def test_what_replaces_a_pool(capacity: dict[str, str], replaces: tuple[str, ...]) -> None:
     row = nodes(pool(capacity=capacity))
-    assert row.ignore_changes == ignored
+    assert row.ignore_changes == ()
     assert row.replace_on_changes == replaces
     assert row.replacement_trigger == "p6-b200.48xlarge"
     assert row.delete_before_replace
+
+
+@pytest.mark.parametrize(
+    ("capacity", "desired"), [(SCHEDULED, 0), (BLOCK, 2), ({**BLOCK, "phase": "active"}, 2), (ENDED, 0)]
+)
+def test_machines_run_in_an_active_block_only(capacity: dict[str, str], desired: int) -> None:
+    """The program keeps the desired size, and nothing else follows from the phase: so EKS scales the same node group."""
+    active, found = pool(capacity=BLOCK), pool(capacity=capacity)
+    row = nodes(found)
+    assert row.inputs == {
+        **nodes(active).inputs,
+        "scalingConfig": {"minSize": 0, "maxSize": 2, "desiredSize": desired},
+    }
+    assert template(found) == template(active)
+    assert row.ignore_changes == ()
 
 
 @pytest.mark.parametrize(("count", "update"), [(1, "1h"), (2, "2h"), (8, "8h")])
@@ -249,6 +272,7 @@ def test_what_policies_see() -> None:
         "availabilityZoneId": "use1-az6",
         "capacity": "capacityBlock",
         "reservationId": "cr-0123456789abcdef0",
+        "phase": "active",
         "amiReleaseVersion": "1.36.2-20260714",
         "efaInterfaces": 8,
         "labels": {

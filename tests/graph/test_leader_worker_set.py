@@ -16,6 +16,7 @@ from rehearsal.run import ROOT, load
 from serving.manifest import read
 from serving.plan import Plan, WorkloadPlan
 from tests.graph.harness import Recorded, Run, run
+from tests.graph.stacks import ENDED
 
 SET = "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet"
 EXAMPLE = "h200-bf16-two-nodes"
@@ -65,6 +66,18 @@ def test_it_takes_the_deployments_place() -> None:
         f"pulumi:pulumi:Stack${made}::glm",
     ]
     assert registered(preview=True).urns == registered().urns
+
+
+def test_outside_of_an_active_block_there_is_no_group_to_wait_for() -> None:
+    idle = load(EXAMPLE, [f"nodePools.h200.capacity={json.dumps(ENDED)}"], ROOT)[0].workloads["glm"]
+
+    def program() -> Mapping[str, pulumi.Output[Any]]:
+        return {"endpoint": VllmWorkload("glm", idle).endpoint}
+
+    inputs = run(program).one(SET).inputs
+    assert inputs["metadata"]["annotations"] == {"pulumi.com/skipAwait": "true"}
+    assert {**inputs["spec"], "replicas": glm().replicas} == group().inputs["spec"]
+    assert (inputs["spec"]["replicas"], glm().replicas) == (0, 1)
 
 
 def test_the_group() -> None:

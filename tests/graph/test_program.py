@@ -124,6 +124,17 @@ def preview(settings: Settings, stack: str) -> tuple[list[str], UnknowingWorld]:
     return _urns(iter(resources), stack), world
 
 
+def test_a_preview_says_when_a_capacity_block_starts_and_what_to_do_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pulumi, "info", said.append)
+    preview(settings_of("h200-capacity-block"), "h200-capacity-block")
+    assert said == [
+        "nodePools.h200: Capacity Block cr-0123456789abcdef0 starts at 2026-12-01 11:30 UTC; no machine and no replica runs "
+        "before. Once it has started: pulumi config set --path 'glm-on-gpus:nodePools.h200.capacity.phase' active and pulumi up, "
+        "which asks EKS for 1 machine and starts the replicas on them"
+    ]
+
+
 # --- golden files ----------------------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,11 @@ def broken_base(scratch: ScratchRepository) -> None:
     scratch.commit("a base that cannot be used")
 
 
+def scheduled_base(scratch: ScratchRepository) -> None:
+    scratch.edit(PROD, ("cdef0 }", 'cdef0, phase: scheduled, startsAt: "2026-12-01T11:30:00Z" }'))
+    scratch.commit("a block that has not started")
+
+
 PREPARED = (
     Prepared(
         "context-length",
@@ -77,6 +82,13 @@ PREPARED = (
         stack="prod",
         overrides=("nodePools.b200.nodes=3", "workloads.glm.replicas=3"),
     ),
+    Prepared(
+        "block-ends",
+        lambda scratch: scratch.edit(PROD, ("cdef0 }", "cdef0, phase: ended }")),
+        stack="prod",
+        overrides=("nodePools.b200.capacity.phase=ended",),
+    ),
+    Prepared("block-starts", lambda scratch: scratch.edit(PROD, ("scheduled", "active")), base=scheduled_base),
     Prepared(
         "machines",
         lambda scratch: scratch.edit(DEV, ("nodes: 1", "nodes: 1\n      rootVolumeGiB: 300")),

@@ -23,6 +23,7 @@ from serving.plan import Plan, WorkloadPlan, build
 from serving.rules import image_problem
 from serving.timing import NODE_DRAIN_SECONDS
 from tests.graph.harness import Recorded, Run, run
+from tests.graph.stacks import BLOCK, ENDED, SCHEDULED
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 SERVICE = "kubernetes:core/v1:Service"
@@ -379,6 +380,17 @@ def run_of(name: str) -> Run:
 )
 def test_the_strategy_follows_from_capacity(name: str, strategy: dict[str, Any]) -> None:
     assert run_of(name).one(DEPLOYMENT).inputs["spec"]["strategy"] == strategy
+
+
+@pytest.mark.parametrize("capacity", [SCHEDULED, ENDED])
+def test_outside_of_an_active_block_a_workload_has_no_replica_and_nothing_waits(capacity: dict[str, str]) -> None:
+    active, idle = (registered(stack(2, 2, capacity=row).workloads["glm"]).one(DEPLOYMENT) for row in (BLOCK, capacity))
+    assert (active.inputs["spec"]["replicas"], idle.inputs["spec"]["replicas"]) == (2, 0)
+    assert "annotations" not in active.inputs["metadata"]
+    assert idle.inputs["metadata"]["annotations"] == {"pulumi.com/skipAwait": "true"}
+    # The pods, and how they are replaced, are those of the active block.
+    assert {**idle.inputs["spec"], "replicas": 2} == active.inputs["spec"]
+    assert idle.timeouts == active.timeouts
 
 
 def containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:

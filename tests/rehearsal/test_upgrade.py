@@ -61,6 +61,29 @@ def test_with_one_replica_the_report_says_that_serving_stops() -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
+def test_a_capacity_block_starts() -> None:
+    lines = told("--stack", "h200-capacity-block", "--set", "nodePools.h200.capacity.phase=active")
+    assert "plan stack h200-capacity-block is accepted: 0 x p5en.48xlarge, 0.00 USD an hour at list price" in lines
+    assert "plan nodePools.h200: Capacity Block cr-0123456789abcdef0 starts at 2026-12-01 11:30 UTC;" in lines
+    assert "kubernetes DaemonSet nvidia-device-plugin waits for machines: its node groups have none" in lines
+    assert "workload glm declared without replicas: the Capacity Block of pool h200 is not active" in lines
+    assert "upgrade 2 to update: h200-nodes, glm-deployment" in lines
+    assert "upgrade glm: has no pod to replace" in lines
+    assert "nodes 1 x p5en.48xlarge joined: h200-nodes-" in lines
+    assert "kubernetes Deployment glm is ready" in lines
+    assert "✓ the upgrade of stack h200-capacity-block went through" in lines
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_capacity_block_ends() -> None:
+    lines = told("--stack", "prod", "--set", "nodePools.b200.capacity.phase=ended")
+    assert "upgrade 2 to update: b200-nodes, glm-deployment" in lines
+    assert re.search(r"nodes 2 x p6-b200\.48xlarge taken away: b200-nodes-\w+-0, b200-nodes-\w+-1", lines)
+    assert "kubernetes Deployment glm has no replica, as it says" in lines
+    assert "✓ the upgrade of stack prod went through" in lines
+
+
+@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -113,7 +136,7 @@ def upgraded(control_plane: ControlPlane, *changes: str, stack: str = "dev") -> 
         (
             ("nodePools.h200.rootVolumeGiB=500",),
             "aws:ec2/launchTemplate:LaunchTemplate h200-template: blockDeviceMappings[0].ebs.volumeSize: not rehearsed: an "
-            "upgrade here changes Kubernetes objects only",
+            "upgrade here changes Kubernetes objects and the size of node groups only",
         ),
     ],
 )

@@ -383,6 +383,76 @@ MISTAKES = [
         "kind: onDemand",
     ),
     Mistake(
+        "unknown-phase",
+        "nodePools.b200.capacity.phase: 'schedule' is not allowed; expected scheduled, active or ended: only in an active block "
+        "do machines and replicas run; did you mean scheduled?",
+        RESERVATION,
+        f"{RESERVATION}, phase: schedule",
+    ),
+    Mistake(
+        "scheduled-without-a-start",
+        "nodePools.b200.capacity.startsAt: missing, and a scheduled block has a start that everybody waits for; expected a time "
+        'in quotes with its zone, such as "2026-12-01T11:30:00Z"',
+        RESERVATION,
+        f"{RESERVATION}, phase: scheduled",
+    ),
+    Mistake(
+        "a-time-without-quotes",
+        "nodePools.b200.capacity.startsAt: 2026-12-01 11:30:00+00:00 is not in quotes; expected a time in quotes with its zone, "
+        'such as "2026-12-08T11:30:00Z"',
+        RESERVATION,
+        f"{RESERVATION}, startsAt: 2026-12-01T11:30:00Z",
+    ),
+    Mistake(
+        "a-time-as-pulumi-rewrites-it",
+        "nodePools.b200.capacity.startsAt: '2026-12-01 11:30:00 +0000 UTC' is not allowed; expected a time in quotes with its "
+        'zone, such as "2026-12-08T11:30:00Z"',
+        RESERVATION,
+        f"{RESERVATION}, startsAt: 2026-12-01 11:30:00 +0000 UTC",
+    ),
+    Mistake(
+        "a-time-without-a-zone",
+        "nodePools.b200.capacity.endsAt: '2026-12-08T11:30:00' is not allowed; expected a time in quotes with its zone, such as "
+        '"2026-12-08T11:30:00Z"',
+        RESERVATION,
+        f'{RESERVATION}, endsAt: "2026-12-08T11:30:00"',
+    ),
+    Mistake(
+        "a-day-that-there-is-not",
+        "nodePools.b200.capacity.endsAt: '2026-11-31T11:30:00Z' is no time (day is out of range for month); expected a time in "
+        'quotes with its zone, such as "2026-12-08T11:30:00Z"',
+        RESERVATION,
+        f'{RESERVATION}, endsAt: "2026-11-31T11:30:00Z"',
+    ),
+    Mistake(
+        "a-block-that-ends-at-another-time",
+        "nodePools.b200.capacity.endsAt: 10:30:00 UTC is no block's end, all end at 11:30 UTC; take EndDate as aws ec2 "
+        "describe-capacity-reservations --capacity-reservation-ids cr-0123456789abcdef0 says it",
+        RESERVATION,
+        f'{RESERVATION}, endsAt: "2026-12-08T11:30:00+01:00"',
+    ),
+    Mistake(
+        "a-block-that-ends-before-it-starts",
+        "nodePools.b200.capacity.endsAt: 2026-12-01T11:30:00+00:00 is not after startsAt, 2026-12-08T11:30:00+00:00; set both as "
+        "AWS says them",
+        RESERVATION,
+        f'{RESERVATION}, startsAt: "2026-12-08T11:30:00Z", endsAt: "2026-12-01T11:30:00Z"',
+    ),
+    Mistake(
+        "a-block-of-more-than-half-a-year",
+        "nodePools.b200.capacity.endsAt: is 365 days after startsAt, and a block lasts 182 at most; set both as AWS says them",
+        RESERVATION,
+        f'{RESERVATION}, startsAt: "2026-12-01T11:30:00Z", endsAt: "2027-12-01T11:30:00Z"',
+    ),
+    Mistake(
+        "two-pools-that-disagree-about-their-block",
+        "nodePools.more.capacity.phase: differs from nodePools.b200.capacity.phase, and both are in block cr-0123456789abcdef0; "
+        "set both to the same",
+        "  glm-on-gpus:workloads:\n",
+        "    more:\n      instanceType: p6-b200.48xlarge\n      nodes: 1\n      availabilityZoneId: use1-az6\n"
+        f"      capacity: {{ kind: capacityBlock{RESERVATION}, phase: ended }}\n  glm-on-gpus:workloads:\n",
+    ),
+    Mistake(
         "capacity-as-a-word",
         f"nodePools.b200.capacity: 'capacityBlock' is not allowed; expected {CAPACITY}",
         f"capacity: {{ kind: capacityBlock{RESERVATION} }}",

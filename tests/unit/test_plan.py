@@ -42,6 +42,13 @@ def test_prod(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         "b200": {
             "instanceType": "p6-b200.48xlarge",
             "nodes": 2,
+            "desiredNodes": 2,
+            "capacityBlock": {
+                "reservationId": "cr-0123456789abcdef0",
+                "phase": "active",
+                "startsAt": None,
+                "endsAt": None,
+            },
             "gpusPerNode": 8,
             "hourlyUsd": pytest.approx(2 * 113.9328),
             "price": "on-demand list price of us-east-1, 2026-07-20 (Karpenter's AWS provider price list); "
@@ -73,7 +80,9 @@ def test_json_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         _, found, _ = run_json(capsys, monkeypatch, stack)
         assert set(found) == {"stack", "hourlyUsd", "nodePools", "workloads", "violations", "advice"}
         for pool in found["nodePools"].values():
-            assert set(pool) == {"instanceType", "nodes", "gpusPerNode", "hourlyUsd", "price"}
+            assert set(pool) == {
+                *("instanceType", "nodes", "desiredNodes", "gpusPerNode", "capacityBlock", "hourlyUsd", "price"),
+            }
         for row in found["workloads"].values():
             assert set(row) == {
                 *("checkpoint", "revision", "image", "engineVersion", "nodePool", "replicas", "nodesPerReplica"),

@@ -15,7 +15,8 @@ KNOWLEDGE = sorted((ROOT / "serving").rglob("*.py"))
 OTHER_ROOMS = {"components", "gate", "policy", "registry", "rehearsal"}
 ENGINES = {"pulumi", "pulumi_aws", "pulumi_kubernetes", "pulumi_policy", "kubernetes"}
 NETWORK = {"asyncio", "botocore", "http", "httpx2", "requests", "socket", "ssl", "urllib", "urllib3"}
-CLOCKS = {"datetime", "time", "random"}
+CLOCKS = {"time", "random"}
+NOW = {"now", "today", "utcnow"}  # what makes a clock of the module datetime
 
 # What the command line may do once it knows its command.
 LATE = {"__main__.py": {"registry"}}
@@ -35,6 +36,7 @@ def test_knowledge_is_pure(path: Path) -> None:
     module = ast.parse(path.read_text(encoding="utf-8"))
     forbidden = OTHER_ROOMS | ENGINES | NETWORK | CLOCKS
     assert set(imports(module)) & forbidden == LATE.get(path.name, set())
+    assert {row.attr for row in ast.walk(module) if isinstance(row, ast.Attribute)} & NOW == set()
 
 
 def test_the_registry_is_loaded_by_its_command_only() -> None:

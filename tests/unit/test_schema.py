@@ -24,6 +24,9 @@ ONLY_THE_PROGRAM_SAYS = {
     *("zone-left-out", "zone-that-does-not-offer-the-type", "zone-that-is-not-the-clusters", "zone-of-another-region"),
     *("one-zone-twice", "no-region", "region-without-the-type", "machine-image-of-another-version"),
     *("api-open-to-everybody", "invalid-cidr", "address-for-network", "ipv6-network", "vpc-too-large"),
+    *("scheduled-without-a-start", "a-day-that-there-is-not", "a-block-that-ends-at-another-time"),
+    *("a-block-that-ends-before-it-starts", "a-block-of-more-than-half-a-year"),
+    "two-pools-that-disagree-about-their-block",
     "thoughts-that-nobody-takes-out",
 }
 
