@@ -14,7 +14,7 @@ from components.pod_spec import PodNeeds, pod_spec, worker_pod_spec
 from serving.plan import WorkloadKind, WorkloadPlan
 
 _API_VERSION = "leaderworkerset.x-k8s.io/v1"
-# A LeaderWorkerSet says nothing of ready replicas while it has none, and nothing is what there is to wait for.
+# Without replicas there is nothing to wait for, and a LeaderWorkerSet would never say that it has as many as it should: none.
 _NOT_AWAITED = {"pulumi.com/skipAwait": "true"}
 _WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 
