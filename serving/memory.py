@@ -8,7 +8,7 @@ Weights are computed from the architecture, so any tensor parallel size and prec
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from serving.catalogue import Architecture, Checkpoint, Engine, Gpu
@@ -236,6 +236,7 @@ def breakdown(shape: ServingShape) -> MemoryBreakdown:
     )
 
 
+@lru_cache(maxsize=128)  # a thousand lengths are looked at, again for each rule and report of the same shape
 def largest_max_model_len(shape: ServingShape) -> int:
     """Return the largest multiple of 1,024 tokens that fits with the margin kept; 0 if none does."""
     limit = shape.checkpoint.architecture.max_position_embeddings

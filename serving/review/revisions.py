@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from serving.spelling import InputError, did_you_mean
@@ -51,12 +52,22 @@ class Repository:
         As they are: no filter of git's configuration or of the commit's attributes is run on them.
         """
         wanted = list(patterns)
+        blobs: dict[str, str] = {}
         for entry in filter(None, self._git("ls-tree", "-r", "-z", commit).split("\0")):
             about, _, name = entry.partition("\t")
             mode, _, blob = about.split()
             if mode in _REGULAR_FILES and any(_matches(name, pattern) for pattern in wanted):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(self._bytes("cat-file", "blob", blob))
+                blobs[name] = blob
+        for name, content in zip(blobs, self._contents(blobs.values()), strict=True):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+    def _contents(self, blobs: Iterable[str]) -> Iterator[bytes]:
+        """Return what blobs hold, in order, from one process: `<blob> blob <size>`, a line feed, the bytes, a line feed."""
+        answer = io.BytesIO(self._bytes("cat-file", "--batch", asked="".join(f"{blob}\n" for blob in blobs)))
+        while line := answer.readline():
+            yield answer.read(int(line.split()[-1]))
+            answer.read(1)
 
     def _depth(self) -> str:
         """Return what to do about a clone that lacks history."""
@@ -74,16 +85,17 @@ class Repository:
         done = self._run(words)
         return done.stdout.decode(errors="surrogateescape") if done.returncode == 0 else None
 
-    def _bytes(self, *words: str) -> bytes:
-        done = self._run(words)
+    def _bytes(self, *words: str, asked: str = "") -> bytes:
+        done = self._run(words, asked)
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
             raise InputError(f"git {words[0]} in {self._folder}: {said[0]}")
         return done.stdout
 
-    def _run(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
+    def _run(self, words: tuple[str, ...], asked: str = "") -> subprocess.CompletedProcess[bytes]:
+        command = ["git", *words]
         try:
-            return subprocess.run(["git", *words], cwd=self._folder, capture_output=True, check=False)
+            return subprocess.run(command, cwd=self._folder, input=asked.encode(), capture_output=True, check=False)
         except FileNotFoundError:
             raise InputError("git is not on PATH; install it, a base is read through it") from None
 
