@@ -330,6 +330,8 @@ def resource(token: str, name: str) -> Registered:
     return next(row for row in recorded() if row.token.endswith(f":{token}") and row.name == name)
 
 
+Key = tuple[str, str]
+
 DELETE = object()
 
 
@@ -353,27 +355,49 @@ def changed(inputs: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 def account(
     *,
     until: Registered | None = None,
-    changes: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
-    without: frozenset[tuple[str, str]] = frozenset(),
+    changes: Mapping[Key, Mapping[str, Any]] | None = None,
+    without: frozenset[Key] = frozenset(),
 ) -> AwsStandIn:
     """Return a stand-in with the recorded resources before one of them, some changed, some left out.
 
     Resources are named by the end of their type and their name: `("Role", "nodes")`.
     """
-    stand_in = AwsStandIn(REGION)
-    for row in recorded():
-        key = (row.token.rpartition(":")[2], row.name)
-        if row is until:
-            break
-        if key not in without:
-            inputs = changed(row.inputs, (changes or {}).get(key, {}))
+    touched = {*(changes or {}), *without}
+    rows = list(recorded())
+    wanted = rows[: rows.index(until) if until else None]
+    alike = next((at for at, row in enumerate(wanted) if _key(row) in touched), len(wanted))
+    stand_in = _untouched(alike)
+    for row in wanted[alike:]:
+        if _key(row) not in without:
+            inputs = changed(row.inputs, (changes or {}).get(_key(row), {}))
             stand_in.create(row.token, row.name, inputs, preview=False)
     return stand_in
 
 
-# --- Tables of cases -----------------------------------------------------------------------------------------------
+def _key(row: Registered) -> Key:
+    return row.token.rpartition(":")[2], row.name
 
-Key = tuple[str, str]
+
+def _untouched(number: int) -> AwsStandIn:
+    """Return a stand-in of one's own with so many of the recorded resources. What it holds is immutable."""
+    stand_in = AwsStandIn(REGION)
+    made = _made(number)
+    stand_in._world.records.update(made._world.records)
+    stand_in._node_groups.update(made._node_groups)
+    return stand_in
+
+
+@cache
+def _made(number: int) -> AwsStandIn:
+    if number == 0:
+        return AwsStandIn(REGION)
+    stand_in = _untouched(number - 1)
+    row = recorded()[number - 1]
+    stand_in.create(row.token, row.name, row.inputs, preview=False)
+    return stand_in
+
+
+# --- Tables of cases -----------------------------------------------------------------------------------------------
 
 VPC: Key = ("Vpc", "main")
 SUBNET: Key = ("Subnet", "private-0")

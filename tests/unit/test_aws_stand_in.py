@@ -295,8 +295,11 @@ def test_any_value_may_be_unknown() -> None:
     """A part of valid inputs, whichever, may be unknown in a preview without being refused for it."""
     # Both forms in which Pulumi says so.
     forms = itertools.cycle([pulumi.UNKNOWN, rpc.UNKNOWN])
+    tried: set[tuple[str, str]] = set()  # the tables vary a few values of the same resources again and again
     for token, name, inputs in _valid_inputs():
-        for path, unknown in zip(_every_path(inputs), forms, strict=False):
+        paths = [path for path in _every_path(inputs) if (token, path) not in tried]
+        tried |= {(token, path) for path in paths}
+        for path, unknown in zip(paths, forms, strict=False):
             some = changed(inputs, {path: unknown})
             resource_id, outputs = AwsStandIn(REGION).create(token, name, some, preview=True)
             assert resource_id is None
