@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pulumi_policy import PolicyPack
 
 from policy.analyzer import install
-from policy.pack import LOCKED, NAME, policies
+from policy.pack import LOCKED, NAME, PARAMETERS, policies
 
-install(LOCKED)
+install(LOCKED, PARAMETERS)
 PolicyPack(NAME, policies())

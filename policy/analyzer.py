@@ -1,4 +1,4 @@
-"""What the SDK's analyzer does not do: keep some policies mandatory, and show policies what is unknown and what holds secrets.
+"""What the SDK's analyzer does not do: keep levels, refuse unknown names, and show policies what is unknown and what is secret.
 
 All that touches the SDK's inside is here. The engine's calls are changed before the SDK sees them, because it has no public way
 to say that a configuration must not lower a level, and hands secrets over in plain text without a word. Reading a value that is
@@ -8,8 +8,9 @@ not known yet would turn a mandatory policy into mere advice.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 
+import grpc
 from google.protobuf.struct_pb2 import Struct, Value
 from pulumi.runtime import proto
 from pulumi_policy import policy as sdk
@@ -17,6 +18,7 @@ from pulumi_policy import proxy
 from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
 
 from serving.manifest import UNKNOWN
+from serving.spelling import InputError, UnknownKeyError, allowed, did_you_mean
 
 MANIFEST = "manifest"
 """What policies get instead of a resource's properties: those as JSON, with `UNKNOWN` for what is not known yet."""
@@ -37,11 +39,21 @@ _NOT_KNOWN_YET = frozenset(
 )
 
 
-def install(locked: Set[str]) -> None:
-    """Have every `PolicyPack` of this process use an analyzer that keeps the locked policies mandatory."""
+_ALL = "all"  # Pulumi's own name for every policy, which sets levels only
+
+
+def install(locked: Set[str], parameters: Mapping[str, Sequence[str]]) -> None:
+    """Have every `PolicyPack` of this process use an analyzer that keeps the locked policies mandatory.
+
+    `parameters` are the names that a configuration may set, by policy.
+    """
 
     class Analyzer(sdk._PolicyAnalyzerServicer):
-        def Configure(self, request: proto.ConfigureAnalyzerRequest, context: object) -> object:  # noqa: N802
+        def Configure(self, request: proto.ConfigureAnalyzerRequest, context: grpc.ServicerContext) -> object:  # noqa: N802
+            try:
+                _refuse_unknown_names(request, parameters)
+            except InputError as error:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             for name in locked & set(request.policyConfig):
                 request.policyConfig[name].enforcementLevel = proto.MANDATORY
             return super().Configure(request, context)
@@ -55,6 +67,20 @@ def install(locked: Set[str]) -> None:
             return super().Analyze(request, context)
 
     sdk._PolicyAnalyzerServicer = Analyzer
+
+
+def _refuse_unknown_names(request: proto.ConfigureAnalyzerRequest, parameters: Mapping[str, Sequence[str]]) -> None:
+    """Raise `UnknownKeyError` for a name that no policy has. The engine's schemas let any name pass."""
+    for policy, config in request.policyConfig.items():
+        known = () if policy == _ALL else parameters.get(policy)
+        if known is None:
+            raise UnknownKeyError(
+                f"the policy pack has no policy {policy!r}{did_you_mean(policy, parameters)} (docs/rules.md lists them)"
+            )
+        for name in config.properties:
+            if name not in known:
+                may = allowed(("enforcementLevel", *known))
+                raise UnknownKeyError(f"{policy}: no parameter {name!r}; {may}{did_you_mean(name, known)}")
 
 
 class _Seen:

@@ -134,7 +134,11 @@ class MemoryBreakdown:
     @property
     def fits(self) -> bool:
         """Whether one full-length request fits with the margin kept."""
-        return self.needed_gib <= self.kv_pool_gib - MARGIN_GIB
+        return self.holds(1)
+
+    def holds(self, requests: int) -> bool:
+        """Whether so many full-length requests fit at once with the margin kept."""
+        return requests * self.needed_gib <= self.kv_pool_gib - MARGIN_GIB
 
 
 def kv_record(kv_cache_dtype: str, gpu: Gpu, engine: Engine | None = None) -> KvRecord:
@@ -237,13 +241,13 @@ def breakdown(shape: ServingShape) -> MemoryBreakdown:
 
 
 @lru_cache(maxsize=128)  # a thousand lengths are looked at, again for each rule and report of the same shape
-def largest_max_model_len(shape: ServingShape) -> int:
-    """Return the largest multiple of 1,024 tokens that fits with the margin kept; 0 if none does."""
+def largest_max_model_len(shape: ServingShape, requests: int = 1) -> int:
+    """Return the largest multiple of 1,024 tokens of which so many requests fit with the margin kept; 0 if none does."""
     limit = shape.checkpoint.architecture.max_position_embeddings
     memory = breakdown(shape)  # the weights do not depend on the length
     for length in range(limit, 0, -1024):
         overhead = _overhead(replace(shape, max_model_len=length))
-        if replace(memory, overhead=overhead, max_model_len=length).fits:
+        if replace(memory, overhead=overhead, max_model_len=length).holds(requests):
             return length
     return 0
 

@@ -13,11 +13,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from types import CodeType, ModuleType
 
 from serving.facts import WorkloadFacts
 from serving.rules import RULES, Outcome, Rule, apply
+from tests.fixtures.parameter_cases import PARAMETER_CASES
 from tests.fixtures.rule_cases import CASES, RuleCase
 
 # What an operator turns into: its neighbour, and its opposite.
@@ -64,14 +65,14 @@ class Mutant:
 
 @cache
 def _cases() -> tuple[tuple[RuleCase, WorkloadFacts], ...]:
-    return tuple((case, case.facts) for case in CASES)
+    return tuple((case, case.facts) for case in (*CASES, *PARAMETER_CASES))
 
 
 def _fails(case: RuleCase, facts: WorkloadFacts, rules: dict[str, Rule]) -> bool:
     if case.rule not in rules:
         return True
     try:
-        return apply(rules[case.rule], facts).outcome != Outcome(case.passes, case.message)
+        return apply(rules[case.rule], facts, case.parameters).outcome != Outcome(case.passes, case.message)
     except Exception:  # noqa: BLE001 (a check that raises fails its case)
         return True
 
@@ -93,9 +94,9 @@ def rule_mutants() -> Iterator[Mutant]:
             yield Mutant(f"{rule.id}: {name}", frozenset({rule.id}), lambda changed=changed: (changed,))
 
 
-def _with_verdict(rule: Rule, change: Callable[[bool], bool]) -> Callable[[WorkloadFacts], Outcome]:
-    def check(facts: WorkloadFacts) -> Outcome:
-        outcome = apply(rule, facts).outcome
+def _with_verdict(rule: Rule, change: Callable[[bool], bool]) -> Callable[..., Outcome]:
+    def check(facts: WorkloadFacts, **values: object) -> Outcome:
+        outcome = apply(replace(rule, check=partial(rule.check, **values)), facts).outcome
         return replace(outcome, passed=change(outcome.passed))
 
     return check

@@ -12,7 +12,7 @@ from serving.facts import WorkloadFacts
 from serving.rules import loading, memory, offload, output, parallelism, pins, precision, releases
 from serving.rules.memory import DECODE_SCRATCH_LIMIT_GIB
 from serving.rules.pins import CACHE_VARIABLES, NODE_DISK, image_problem
-from serving.rules.rule import Level, Outcome, Rule, Verdict, Violation, apply
+from serving.rules.rule import Level, Outcome, Parameter, Rule, Verdict, Violation, apply
 
 __all__ = [
     "CACHE_VARIABLES",
@@ -21,6 +21,7 @@ __all__ = [
     "RULES",
     "Level",
     "Outcome",
+    "Parameter",
     "Rule",
     "Verdict",
     "Violation",

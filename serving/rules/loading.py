@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serving.facts import WorkloadFacts
-from serving.rules.rule import Outcome, Rule, passed, refused, unknown
+from serving.rules.rule import Outcome, Rule, at_least, passed, refused, unknown
 from serving.timing import expected_start_seconds
 
 _STREAMERS = "runai_streamer"
@@ -54,12 +54,13 @@ def _reorder_load(facts: WorkloadFacts) -> Outcome:
     )
 
 
-def _ready_600(facts: WorkloadFacts) -> Outcome:
+def _ready_600(facts: WorkloadFacts, spare: int = 0) -> Outcome:
     if facts.checkpoint is None:
         return refused(unknown(facts))
     needed, given = expected_start_seconds(facts.checkpoint), facts.engine_ready_seconds
-    why = f"{facts.model} takes about {needed} s to load and start, VLLM_ENGINE_READY_TIMEOUT_S is {given}"
-    return passed(why) if needed < given else refused(why)
+    wanted = f", and {spare} s are to be spare" if spare else ""
+    why = f"{facts.model} takes about {needed} s to load and start{wanted}, VLLM_ENGINE_READY_TIMEOUT_S is {given}"
+    return passed(why) if needed + spare < given else refused(why)
 
 
 def _omp_load(facts: WorkloadFacts) -> Outcome:
@@ -114,6 +115,7 @@ RULES: tuple[Rule, ...] = (
         "leave VLLM_ENGINE_READY_TIMEOUT_S to the plan, or set it to 3600",
         "vLLM envs.py; vllm#46367 for the load",
         _ready_600,
+        parameters=(at_least("minSpareSeconds", "spare", "seconds left after the start that is expected", 0),),
     ),
     Rule(
         "omp-load",

@@ -17,7 +17,7 @@ from serving.memory import (
     largest_max_model_len,
     sparse_decode_scratch_gib,
 )
-from serving.rules.rule import Outcome, Rule, passed, refused, unknown
+from serving.rules.rule import Outcome, Rule, at_least, at_most, passed, refused, unknown
 
 # Scratch outside every profile that a serving H200 was seen to survive (256 requests at 524,288 tokens took 3.0 GiB and left
 # 0.5; 7.1 GiB killed it).
@@ -70,7 +70,7 @@ def _bf16_one_node(facts: WorkloadFacts) -> Outcome:
     )
 
 
-def _fit(facts: WorkloadFacts) -> Outcome:
+def _fit(facts: WorkloadFacts, requests: int = 1) -> Outcome:
     shape = facts.shape
     if shape is None:
         return refused(unknown(facts))
@@ -79,18 +79,19 @@ def _fit(facts: WorkloadFacts) -> Outcome:
     if facts.ranks > facts.gpus:
         return refused(_too_few_gpus(facts))
     memory = breakdown(shape)
+    who = "one request" if requests == 1 else f"each of {requests:,} requests"
     why = (
-        f"one request of {memory.max_model_len:,} tokens needs {memory.needed_gib:.2f} GiB of KV cache on each GPU "
+        f"{who} of {memory.max_model_len:,} tokens needs {memory.needed_gib:.2f} GiB of KV cache on each GPU "
         f"({memory.kv_bytes_per_token:,} B a token); {facts.gpu_memory_utilization:g} x {memory.usable_gib:.1f} GiB of one GPU "
         f"- {memory.weights_gib:.1f} weights - {memory.overhead_gib:.1f} overhead = {memory.kv_pool_gib:.1f} GiB, "
         f"of which {MARGIN_GIB:g} GiB stays as margin"
     )
-    return passed(why) if memory.fits else refused(f"{why}; {_longest(shape)}")
+    return passed(why) if memory.holds(requests) else refused(f"{why}; {_longest(shape, requests)}")
 
 
-def _longest(shape: ServingShape) -> str:
+def _longest(shape: ServingShape, requests: int = 1) -> str:
     """Say which length would fit with the other settings as they are."""
-    longest = largest_max_model_len(shape)
+    longest = largest_max_model_len(shape, requests)
     return f"the longest that fits is {longest:,} tokens" if longest else "with these settings no length fits"
 
 
@@ -109,19 +110,18 @@ def _h200_len(facts: WorkloadFacts) -> Outcome:
     return refused(f"max_model_len {facts.max_model_len:,} does not start on {facts.instance.shape}; {_longest(shape)}")
 
 
-def _mnbt_h200(facts: WorkloadFacts) -> Outcome:
+def _mnbt_h200(facts: WorkloadFacts, limit: int = _MAX_BATCHED_TOKENS_H200) -> Outcome:
     if not facts.hopper:
         return passed(f"the GPU is {facts.gpu.name}")
     given = f"max_num_batched_tokens is {facts.max_num_batched_tokens:,}"
-    if facts.max_num_batched_tokens <= _MAX_BATCHED_TOKENS_H200:
+    if facts.max_num_batched_tokens <= limit:
         return passed(given)
     return refused(
-        f"{given} on {facts.gpu.name}, above {_MAX_BATCHED_TOKENS_H200:,}; "
-        "131,072 left -3.95 GiB for the KV cache in a published run"
+        f"{given} on {facts.gpu.name}, above {limit:,}; 131,072 left -3.95 GiB for the KV cache in a published run"
     )
 
 
-def _gmu_high_h200(facts: WorkloadFacts) -> Outcome:
+def _gmu_high_h200(facts: WorkloadFacts, limit: float = _MAX_SAFE_UTILIZATION_H200) -> Outcome:
     if not facts.hopper:
         return passed(f"the GPU is {facts.gpu.name}")
     left = free_when_serving_gib(facts.gpu, facts.gpu_memory_utilization)
@@ -129,9 +129,9 @@ def _gmu_high_h200(facts: WorkloadFacts) -> Outcome:
         f"gpu_memory_utilization {facts.gpu_memory_utilization:g} leaves {left:.1f} GiB on a serving {facts.gpu.name} "
         "after a long prefill, before collectives"
     )
-    if facts.gpu_memory_utilization <= _MAX_SAFE_UTILIZATION_H200:
+    if facts.gpu_memory_utilization <= limit:
         return passed(why)
-    return refused(f"{why}; above {_MAX_SAFE_UTILIZATION_H200} is unsafe")
+    return refused(f"{why}; at most {limit:g} is allowed")
 
 
 def _decode_scratch(facts: WorkloadFacts) -> Outcome:
@@ -206,6 +206,11 @@ RULES: tuple[Rule, ...] = (
         "lower maxModelLen or maxNumSeqs, or choose a GPU with more memory",
         "facts measured on an H200 with vLLM 0.26.0, checked against recipes#893, kaitakuai 4xB300, sc13912 2x p5en",
         _fit,
+        parameters=(
+            at_least(
+                "minFullLengthRequests", "requests", "full-length requests that the KV cache pool holds at once", 1
+            ),
+        ),
     ),
     Rule(
         "bf16-one-node",
@@ -226,19 +231,30 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "mnbt-h200",
-        "Batched tokens on H200 stay within 16,384",
+        "Batched tokens on H200 leave room for the KV cache",
         "the KV pool shrinks or goes negative",
-        "set maxNumBatchedTokens to 16384 or less",
+        "lower maxNumBatchedTokens",
         "kaitakuai glm-5.2-fp8-8xh200",
         _mnbt_h200,
+        parameters=(
+            at_most("maxNumBatchedTokens", "limit", "tokens that one step may batch", _MAX_BATCHED_TOKENS_H200),
+        ),
     ),
     Rule(
         "gmu-high-h200",
         "Memory utilisation on H200 leaves room for scratch",
         "out of memory under load",
-        "keep gpuMemoryUtilization at 0.92",
+        "lower gpuMemoryUtilization; 0.92 was measured to serve",
         "measured on an H200; kaitakuai, aarora79",
         _gmu_high_h200,
+        parameters=(
+            at_most(
+                "maxGpuMemoryUtilization",
+                "limit",
+                "share of a GPU's memory that vLLM may plan with",
+                _MAX_SAFE_UTILIZATION_H200,
+            ),
+        ),
     ),
     Rule(
         "decode-scratch",

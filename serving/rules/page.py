@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.rules import RULES, Rule
+from serving.rules import RULES, Parameter, Rule
 
 _LEVELS = """\
 # Rules
@@ -17,6 +17,16 @@ Written by `python -m serving rules --format markdown`. `python -m serving plan`
   verdict depends on it says so.
 
 | rule | level | what | otherwise | to do | source |
+|---|---|---|---|---|---|
+"""
+
+_PARAMETERS = """
+## Parameters
+
+The policy pack's configuration may set these, stricter than here and never laxer ([policy.md](policy.md#parameters)). The program
+and the API server judge by the figures here.
+
+| rule | parameter | what | type | by default | may be |
 |---|---|---|---|---|---|
 """
 
@@ -39,13 +49,30 @@ def as_text() -> str:
 
 
 def as_markdown() -> str:
-    """Return the page: what levels mean, a row for each rule, and what is no rule."""
-    return _LEVELS + "".join(f"{_row(rule)}\n" for rule in RULES) + _NO_RULES
+    """Return the page: what levels mean, a row for each rule and for each parameter, and what is no rule."""
+    return _LEVELS + "".join(f"{_row(rule)}\n" for rule in RULES) + _parameters() + _NO_RULES
 
 
 def _row(rule: Rule) -> str:
     cells = (f"`{rule.id}`", _level(rule), rule.title, rule.effect, rule.remedy, rule.source)
     return f"| {' | '.join(cells)} |"
+
+
+def _parameters() -> str:
+    rows = (_parameter_row(rule, row) for rule in RULES for row in rule.parameters)
+    return _PARAMETERS + "".join(f"{row}\n" for row in rows)
+
+
+def _parameter_row(rule: Rule, row: Parameter) -> str:
+    default = row.schema.get("default", "not set")
+    if "maximum" in row.schema:
+        may_be = "lower"
+    elif "minimum" in row.schema:
+        may_be = "higher"
+    else:
+        may_be = "set"
+    cells = (f"`{rule.id}`", f"`{row.name}`", row.meaning, row.schema["type"], default, may_be)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _level(rule: Rule) -> str:

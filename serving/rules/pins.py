@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from posixpath import normpath
 
 from serving.facts import IMAGE_DIGEST, MODEL_REVISION, WorkloadFacts, short_digest
-from serving.rules.rule import Outcome, Rule, passed, refused
+from serving.rules.rule import Outcome, Parameter, Rule, passed, refused
+from serving.spelling import allowed
 
 NODE_DISK = "/mnt/k8s-disks/0"
 """The node's RAID0 array. It exists only where the array is mounted, so a pod that names it cannot land on root EBS."""
@@ -22,6 +25,9 @@ CACHE_VARIABLES = (
 )
 
 
+# A tag may stand before the digest and decides nothing; a colon before a slash is a registry's port.
+_IMAGE_TAG = re.compile(r":[^/]*$")
+
 # The kubelet looks whether such a path is there. Types that end in OrCreate make it, and without a type nobody looks.
 CHECKED_TYPES = ("Directory", "File")
 
@@ -33,9 +39,14 @@ def image_problem(image: str) -> str | None:
     return f"image {image!r} is not pinned by digest (repository@sha256: and 64 hexadecimal digits)"
 
 
-def _image_digest(facts: WorkloadFacts) -> Outcome:
+def _image_digest(facts: WorkloadFacts, repositories: Sequence[str] | None = None) -> Outcome:
     problem = image_problem(facts.image)
-    return refused(problem) if problem else passed(f"the image is {facts.image}")
+    if problem:
+        return refused(problem)
+    repository = _IMAGE_TAG.sub("", facts.image.partition("@")[0])
+    if repositories is not None and repository not in repositories:
+        return refused(f"image {facts.image!r} is from another repository; {allowed(repositories)}")
+    return passed(f"the image is {facts.image}")
 
 
 def _model_revision(facts: WorkloadFacts) -> Outcome:
@@ -84,6 +95,14 @@ RULES: tuple[Rule, ...] = (
         "cookbook; peers pin none",
         _image_digest,
         locked=True,
+        parameters=(
+            Parameter(
+                "repositories",
+                "repositories",
+                "the only repositories that vLLM's image may come from, such as a mirror",
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ),
+        ),
     ),
     Rule(
         "model-revision",

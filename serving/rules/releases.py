@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from serving.facts import WorkloadFacts
-from serving.rules.rule import Outcome, Rule, passed, refused, unknown
+from serving.rules.rule import Outcome, Parameter, Rule, passed, refused, unknown
 
 _INDEXER_EXPAND_TOKENS = 325_000
 _DEEPGEMM_TOKENS = 16_384
 _DEEPGEMM_KERNELS = frozenset({"DeepGemmFp8BlockScaledMMKernel", "FlashInferFp8DeepGEMMDynamicBlockScaledKernel"})
 
 
-def _engine_too_old(facts: WorkloadFacts) -> Outcome:
+def _engine_too_old(facts: WorkloadFacts, release: str | None = None) -> Outcome:
     if facts.engine is None or facts.checkpoint is None:
         return refused(unknown(facts))
     least = facts.checkpoint.minimum_engine
     given = f"vLLM {facts.engine.version} serves {facts.model} from {least} on"
-    if facts.engine.at_least(least):
-        return passed(given)
-    return refused(f"vLLM {facts.engine.version} does not know {facts.model}, which needs {least} or later")
+    if not facts.engine.at_least(least):
+        return refused(f"vLLM {facts.engine.version} does not know {facts.model}, which needs {least} or later")
+    if release is not None and not facts.engine.at_least(release):
+        return refused(f"vLLM {facts.engine.version} is older than {release}, the oldest that is allowed")
+    return passed(given)
 
 
 def _b200_garbage_023(facts: WorkloadFacts) -> Outcome:
@@ -122,9 +124,17 @@ RULES: tuple[Rule, ...] = (
         "engine-too-old",
         "The vLLM release knows the model",
         "the engine does not start",
-        "use the model's minimum vLLM release or a later one",
+        "use a later vLLM release",
         "vLLM recipes zai-org/GLM-5.2 and zai-org/GLM-5.3",
         _engine_too_old,
+        parameters=(
+            Parameter(
+                "minRelease",
+                "release",
+                "the oldest vLLM release, where the model's own minimum is older",
+                {"type": "string", "pattern": r"^[0-9]+\.[0-9]+\.[0-9]+$"},
+            ),
+        ),
     ),
     Rule(
         "b200-garbage-023",

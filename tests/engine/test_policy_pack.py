@@ -52,6 +52,7 @@ k8s.apps.v1.Deployment(
 )
 """
 DIGEST = "sha256:c1c9f6fd5c109ba7f0546a59f5b2f15fb87f64c77782e90a27b648b42a8e67c3"
+AT_LEAST = "fit: minFullLengthRequests: Must be greater than or equal to"
 ARITHMETIC = (
     "container vllm: BF16 needs 176.2 GiB of weights on each GPU of one 8xH200 node; at gpu_memory_utilization 0.92 vLLM has "
     "128.6 of 139.8 GiB: 47.6 GiB short before 9.7 GiB of overhead and any KV cache. To do: use precision fp8 or nvfp4, "
@@ -93,7 +94,7 @@ def write_by_hand(project: Project, value: str) -> None:
     program.write_text(program.read_text(encoding="utf-8") + text, encoding="utf-8")
 
 
-def configured(folder: Path, config: Mapping[str, str]) -> str:
+def configured(folder: Path, config: Mapping[str, object]) -> str:
     file = folder / "policy-config.json"
     file.write_text(json.dumps(config), encoding="utf-8")
     return str(file)
@@ -138,3 +139,44 @@ def test_a_secret_is_not_told(installed: Project) -> None:
 def test_the_cli_installs_the_pack_itself(stack: Project) -> None:
     stack.succeed("install", "--cwd", "policy")
     assert "✅ glm-on-gpus@v0.1.0" in stack.succeed(*PREVIEW)
+
+
+def test_a_stricter_parameter_refuses_what_the_table_passes(installed: Project) -> None:
+    config = configured(installed.folder, {"fit": {"minFullLengthRequests": 5}})
+    result = installed.pulumi(*PREVIEW, "--policy-pack-config", config)
+    assert result.returncode != 0
+    assert "[mandatory] [severity: high]  fit  (glm-on-gpus:vllm_workload:VllmWorkload: glm)" in result.stdout
+    assert "each of 5 requests of 131,072 tokens needs 6.68 GiB of KV cache on each GPU" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        pytest.param({"fit": {"minFullLengthRequests": 0}}, f"{AT_LEAST} 1", id="fewer-than-the-table"),
+        pytest.param(
+            {"mnbt-h200": {"maxNumBatchedTokens": 20000}},
+            "mnbt-h200: maxNumBatchedTokens: Must be less than or equal to 16384",
+            id="more-than-the-table",
+        ),
+        pytest.param(
+            {"fit": {"minFullLengthRequests": "two"}},
+            "fit: minFullLengthRequests: Invalid type. Expected: integer, given: string",
+            id="type",
+        ),
+        pytest.param(
+            {"engine-too-old": {"minRelease": "latest"}},
+            "engine-too-old: minRelease: Does not match pattern",
+            id="release",
+        ),
+        pytest.param(
+            {"fit": {"requests": 2}},
+            "fit: no parameter 'requests'; allowed are enforcementLevel or minFullLengthRequests",
+            id="parameter-that-does-not-exist",
+        ),
+        pytest.param({"fitt": "mandatory"}, "has no policy 'fitt'; did you mean fit?", id="policy-that-does-not-exist"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_refused(installed: Project, config: dict[str, object], sentence: str) -> None:
+    result = installed.pulumi(*PREVIEW, "--policy-pack-config", configured(installed.folder, config))
+    assert result.returncode != 0
+    assert sentence in result.stdout + result.stderr

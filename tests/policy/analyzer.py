@@ -58,13 +58,18 @@ class Analyzer:
     stub: Any
     levels: Mapping[str, str]
 
-    def configure(self, config: Mapping[str, str]) -> None:
-        """Send each policy's level as the engine does: its own, that of `all`, or the one that is set for it."""
+    def configure(self, config: Mapping[str, str], parameters: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Send each policy's level as the engine does: its own, that of `all`, or the one that is set for it.
+
+        `parameters` are sent as they are, also of a policy that does not exist; the engine has compared them with the schema.
+        """
         levels = {name: config.get(name, config.get("all", level)) for name, level in self.levels.items()}
         rows = {
             name: proto.PolicyConfig(enforcementLevel=proto.EnforcementLevel.Value(level.upper()))
             for name, level in levels.items()
         }
+        for name, values in (parameters or {}).items():
+            rows.setdefault(name, proto.PolicyConfig()).properties.update(values)
         self.stub.Configure(proto.ConfigureAnalyzerRequest(policyConfig=rows))
 
     def analyze(self, properties: Mapping[str, Any], token: str = "kubernetes:apps/v1:Deployment") -> list[Diagnostic]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 
+import grpc
 import pytest
 
 from rehearsal.run import ROOT
 from serving.rules import RULES
 from tests.fixtures.manifests import Object, in_kind, manifest
+from tests.fixtures.parameter_cases import PARAMETER_CASES
 from tests.fixtures.rule_cases import P5EN, RuleCase, image, on_h200
+from tests.policy.agreement import BY_ID, diagnostic
 from tests.policy.analyzer import Analyzer, Diagnostic
 
 LOCKED = {"readable", "bf16-one-node", "image-digest", "model-revision"}
@@ -93,8 +96,14 @@ def test_the_page_names_what_is_locked_and_policies_that_there_are(pack: Analyze
     page = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
     sentence = next(line for line in page.splitlines() if "stay mandatory" in line)
     assert set(re.findall(r"`([a-z0-9-]+)`", sentence)) == LOCKED
-    config: dict[str, str] = json.loads(page.partition("```json")[2].partition("```")[0])
-    assert set(config) - {"all"} <= set(pack.levels)
+    examples = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.S)]
+    assert len(examples) == 2
+    for config in examples:
+        assert set(config) - {"all"} <= set(pack.levels)
+        given = {name: dict(row) for name, row in config.items() if isinstance(row, dict)}
+        for row in given.values():
+            row.pop("enforcementLevel", None)  # the engine takes it out
+        pack.configure({}, given)
 
 
 def test_what_is_not_locked_has_the_level_that_is_configured(pack: Analyzer) -> None:
@@ -104,6 +113,56 @@ def test_what_is_not_locked_has_the_level_that_is_configured(pack: Analyzer) -> 
     after = levels(pack.analyze(BROKEN))
     del before["fit"]
     assert after == {**before, "sparse-path-corruption": "mandatory"}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in PARAMETER_CASES])
+def test_a_parameter_that_is_configured_is_judged_by(pack: Analyzer, case: RuleCase) -> None:
+    pack.configure({}, {case.rule: case.parameters})
+    said = [row for row in pack.analyze(manifest(case, "Deployment")) if row.policy == case.rule]
+    assert said == ([] if case.passes else [diagnostic(BY_ID[case.rule], "container vllm", case.message)])
+
+
+def test_the_engine_knows_each_parameter_with_its_bounds(pack: Analyzer) -> None:
+    policies = pack.info()["policies"]
+    assert {row["name"]: row["configSchema"]["properties"] for row in policies if "configSchema" in row} == {
+        rule.id: {row.name: {"description": row.meaning, **row.schema} for row in rule.parameters}
+        for rule in RULES
+        if rule.parameters
+    }
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        pytest.param(
+            {"fit": {"minFullLengthRequest": 2}},
+            "fit: no parameter 'minFullLengthRequest'; allowed are enforcementLevel or minFullLengthRequests; "
+            "did you mean minFullLengthRequests?",
+            id="misspelt-parameter",
+        ),
+        pytest.param(
+            {"kv-nvfp4": {"limit": 2}},
+            "kv-nvfp4: no parameter 'limit'; allowed is enforcementLevel",
+            id="policy-without-parameters",
+        ),
+        pytest.param(
+            {"all": {"minSpareSeconds": 2}},
+            "all: no parameter 'minSpareSeconds'; allowed is enforcementLevel",
+            id="parameter-of-all",
+        ),
+        pytest.param(
+            {"mnbt-h20": {}},
+            "the policy pack has no policy 'mnbt-h20'; did you mean mnbt-h200? (docs/rules.md lists them)",
+            id="misspelt-policy",
+        ),
+    ],
+)
+def test_a_configuration_of_what_does_not_exist_is_refused(
+    pack: Analyzer, parameters: dict[str, dict[str, object]], sentence: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        pack.configure({}, parameters)
+    assert (error.value.code(), error.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, sentence)
 
 
 def test_what_is_unreadable_is_told_once(pack: Analyzer) -> None:

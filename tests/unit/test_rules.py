@@ -9,7 +9,8 @@ import pytest
 
 from serving import catalogue
 from serving.facts import UnknownFactError, WorkloadFacts
-from serving.rules import RULES, Outcome, Rule, advice, apply, image_problem, judge, violations
+from serving.rules import RULES, Outcome, Parameter, Rule, advice, apply, image_problem, judge, violations
+from tests.fixtures.parameter_cases import PARAMETER_CASES
 from tests.fixtures.rule_cases import (
     CASES,
     P5EN,
@@ -42,6 +43,45 @@ def test_rule(case: RuleCase) -> None:
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.id) for rule in RULES])
 def test_every_rule_has_a_workload_that_passes_and_one_that_is_refused(rule: Rule) -> None:
     assert {case.passes for case in CASES if case.rule == rule.id} == {True, False}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in PARAMETER_CASES])
+def test_a_stricter_parameter(case: RuleCase) -> None:
+    outcome = apply(BY_ID[case.rule], case.facts, case.parameters).outcome
+    assert (outcome.passed, outcome.why) == (case.passes, case.message)
+
+
+def test_every_parameter_refuses_a_workload_that_the_table_passes_and_passes_one() -> None:
+    there_are = {(rule.id, row.name) for rule in RULES for row in rule.parameters}
+    for verdict in (True, False):
+        assert there_are == {
+            (case.rule, name)
+            for case in PARAMETER_CASES
+            for name in case.parameters
+            if case.passes is verdict and apply(BY_ID[case.rule], case.facts).outcome.passed
+        }
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in (*CASES, *PARAMETER_CASES)])
+def test_the_figures_of_the_schemas_are_those_of_the_table_and_no_parameter_passes_what_it_refuses(
+    case: RuleCase,
+) -> None:
+    rule = BY_ID[case.rule]
+    by_table = apply(rule, case.facts).outcome
+    defaults = {row.name: row.schema["default"] for row in rule.parameters if "default" in row.schema}
+    assert apply(rule, case.facts, defaults).outcome == by_table
+    for row in PARAMETER_CASES:
+        if row.rule == case.rule and not by_table.passed:
+            assert not apply(rule, case.facts, row.parameters).outcome.passed
+
+
+@pytest.mark.parametrize(
+    "parameter", [pytest.param(row, id=f"{rule.id}-{row.name}") for rule in RULES for row in rule.parameters]
+)
+def test_a_schema_bounds_a_figure_by_the_tables_own(parameter: Parameter) -> None:
+    bounds = [parameter.schema[key] for key in ("minimum", "maximum") if key in parameter.schema]
+    assert parameter.schema.get("default") == (bounds[-1] if bounds else None)
+    assert parameter.schema["type"] in {"integer", "number", "string", "array"}
 
 
 def test_the_table_of_workloads_names_only_rules_and_no_case_twice() -> None:

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from pulumi_policy import PolicyPack, ResourceValidationPolicy
 
 from policy.analyzer import install
-from policy.pack import LOCKED, NAME, policies
+from policy.pack import LOCKED, NAME, PARAMETERS, policies
 
 CHANGE = Path(os.environ["CHANGE"])
 
@@ -31,5 +31,5 @@ def changed(policy: ResourceValidationPolicy) -> ResourceValidationPolicy:
     return ResourceValidationPolicy(policy.name, policy.description, validate, policy.enforcement_level)
 
 
-install(LOCKED)
+install(LOCKED, PARAMETERS)
 PolicyPack(NAME, [changed(policy) for policy in policies()])
