@@ -25,6 +25,7 @@ from serving.timing import Timing
 if TYPE_CHECKING:
     from rehearsal.aws.world import BlockState
     from rehearsal.control_plane import ControlPlane
+    from rehearsal.existing_cluster import StandInCluster
     from rehearsal.kubelet.kubelet import Kubelet
     from rehearsal.kubelet.programs import Servers
     from rehearsal.rendering import RenderedWorld
@@ -120,6 +121,7 @@ def opened(
     """Connect a rehearsal to a running control plane; on the way out every wait and every pod's process ends."""
     from rehearsal.aws import AwsStandIn  # noqa: PLC0415 (loads botocore)
     from rehearsal.cluster import Cluster  # noqa: PLC0415 (loads the Kubernetes client)
+    from rehearsal.existing_cluster import StandInCluster  # noqa: PLC0415
     from rehearsal.groups.controller import GroupController  # noqa: PLC0415
     from rehearsal.kubelet.kubelet import Kubelet  # noqa: PLC0415
     from rehearsal.kubelet.programs import StandIns  # noqa: PLC0415
@@ -155,7 +157,9 @@ def opened(
         kubelet.start()
         groups = GroupController(cluster, timeline.tell)
         world = RehearsedWorld(aws, cluster, nodes, groups, region, timeline.tell)
-        yield Rehearsal(plan, InProcessEngine(ROOT, plan.stack, settings, world), world, kubelet, timeline)
+        stand_in = StandInCluster(control_plane.kubeconfig, scratch)
+        engine = InProcessEngine(ROOT, plan.stack, stand_in.settings(plan, settings), world)
+        yield Rehearsal(plan, engine, world, kubelet, timeline, existing_cluster=stand_in)
 
 
 def timings_of(plan: Plan) -> dict[str, Timing]:
@@ -176,13 +180,21 @@ class Rehearsal:
     """One rehearsal on a running control plane: preview, update, teardown; `proof` collects what the verdict rests on."""
 
     def __init__(
-        self, plan: Plan, engine: InProcessEngine, world: RehearsedWorld, kubelet: Kubelet, timeline: Timeline
+        self,
+        plan: Plan,
+        engine: InProcessEngine,
+        world: RehearsedWorld,
+        kubelet: Kubelet,
+        timeline: Timeline,
+        *,
+        existing_cluster: StandInCluster,
     ) -> None:
         self.engine = engine
         self.world = world
         self.kubelet = kubelet
         self.proof: list[tuple[str, str]] = []
         self.plan = plan
+        self._existing_cluster = existing_cluster
         self._timeline = timeline
         self._outputs: Mapping[str, Any] = {}
         self._existing_machines: list[str] = []
@@ -192,7 +204,9 @@ class Rehearsal:
         """Run the program with unknown outputs; AWS judges every request it could send."""
         steps = self.engine.preview()
         self._timeline.tell("preview", f"{_counted(steps)} to create")
-        self.proof.append(("preview", "every AWS request is valid, with outputs unknown as on a new stack"))
+        asks = any(step.resource.type.startswith("aws:") for step in steps)
+        judged = "every AWS request is valid" if asks else "nothing is asked of AWS"
+        self.proof.append(("preview", f"{judged}, with outputs unknown as on a new stack"))
 
     def update(self) -> None:
         """Create everything; workloads are ready when this returns."""
@@ -239,7 +253,7 @@ class Rehearsal:
         """Aim at another plan of the same stack; return what an update will do. Raise `RehearsalError` if it is not rehearsed."""
         self.plan = plan
         self.world.aws.tell_capacity_blocks(capacity_blocks(plan))
-        self.engine.settings = settings
+        self.engine.settings = self._existing_cluster.settings(plan, settings)
         self.kubelet.timings = timings_of(plan)
         return [step for step in self.engine.preview() if step.operation != "same"]
 
@@ -267,6 +281,9 @@ class Rehearsal:
 
         if not isinstance(self.plan.cluster, ExistingClusterConfig):
             return
+        said = f"context {self.plan.cluster.context} leads to this rehearsal's control plane; your own cluster is not asked"
+        self._timeline.tell("cluster", said)
+        self.proof.append(("played", f"the existing cluster: {said}"))
         for name, pool in self.plan.node_pools.items():
             group = MachineGroup(
                 name=name,
@@ -328,12 +345,15 @@ def resources(stack: str, overrides: Sequence[str]) -> dict[str, dict[str, Any]]
 
 
 def _rendered(stack: str, overrides: Sequence[str]) -> tuple[RenderedWorld, InProcessEngine]:
+    from rehearsal.existing_cluster import NOWHERE, StandInCluster  # noqa: PLC0415
     from rehearsal.rendering import RenderedWorld  # noqa: PLC0415
 
     plan, settings = load(stack, overrides, ROOT)
     world = RenderedWorld(plan.region or next(iter(catalogue.regions())))
-    engine = InProcessEngine(ROOT, stack, settings, world, side_by_side=1)
-    engine.up()
+    with tempfile.TemporaryDirectory(prefix="rendering-") as folder:
+        settings = StandInCluster(NOWHERE, Path(folder)).settings(plan, settings)
+        engine = InProcessEngine(ROOT, stack, settings, world, side_by_side=1)
+        engine.up()
     return world, engine
 
 

@@ -16,6 +16,7 @@ _TOPIC_STYLES = {
     "setup": "bright_black",
     "preview": "magenta",
     "aws": "yellow",
+    "cluster": "blue",
     "nodes": "blue",
     "kubernetes": "blue",
     "pods": "green",

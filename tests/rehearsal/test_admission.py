@@ -347,7 +347,7 @@ def test_kube_system_is_left_alone(server: Server) -> None:
 
 
 # The stack on several nodes needs a kind that no bare API server has: its own test rehearses it.
-@pytest.mark.parametrize("stack", ["dev", "prod", *sorted({*EXAMPLES} - {"existing-cluster", "h200-bf16-two-nodes"})])
+@pytest.mark.parametrize("stack", ["dev", "prod", *sorted({*EXAMPLES} - {"h200-bf16-two-nodes"})])
 def test_a_stack_is_admitted_by_its_own_policies(server: Server, stack: str) -> None:
     for body in render(stack, (), pytest.fail):
         namespaced = "namespace" in body["metadata"]

@@ -1,49 +1,45 @@
-"""A stack on a cluster that exists: its machines are there before the stack, and remain after it."""
+"""A stack on a cluster that exists: its machines are there before the stack, and remain after it.
+
+Without the device plugin it is an example, which test_examples.py rehearses.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import yaml
 
 from rehearsal.control_plane import ControlPlane
-from rehearsal.run import load, opened
+from rehearsal.run import ROOT, load, opened
 from rehearsal.timeline import Timeline
 
-KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
-    "contexts": [{"name": "mine", "context": {"cluster": "c", "user": "u"}}],
-    "users": [{"name": "u", "user": {"token": "t"}}],
-}
+STACK = "existing-cluster"
+CHANGE = "workloads.glm.maxModelLen=65536"
 
 
-@pytest.mark.parametrize("installs_plugin", [False, True])
-def test_a_stack_on_an_existing_cluster(control_plane: ControlPlane, tmp_path: Path, installs_plugin: bool) -> None:
+def test_a_stack_that_brings_the_device_plugin(control_plane: ControlPlane, tmp_path: Path) -> None:
+    # Named, but there is no such file: what leads to a cluster of somebody is not read.
     kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(KUBECONFIG), encoding="utf-8")
-    cluster = {
-        "kind": "existing",
-        "context": "mine",
-        "kubeconfig": str(kubeconfig),
-        "installDevicePlugin": installs_plugin,
-    }
-    config = {
-        "glm-on-gpus:cluster": cluster,
-        "glm-on-gpus:nodePools": {"h200": {"instanceType": "p5en.48xlarge", "nodes": 1}},
-        "glm-on-gpus:workloads": {
-            "glm": {"nodePool": "h200", "precision": "fp8", "replicas": 1, "maxModelLen": 131072},
-        },
-    }
-    (tmp_path / "Pulumi.existing.yaml").write_text(yaml.safe_dump({"config": config}), encoding="utf-8")
-    plan, settings = load("existing", (), tmp_path)
+    around = (
+        f"cluster.kubeconfig={kubeconfig}",
+        "cluster.installDevicePlugin=true",
+        "workloads.glm.replicas=1",
+        "nodePools.h200.nodes=1",
+    )
+    plan, settings = load(STACK, around, ROOT)
     with opened(plan, settings, control_plane, Timeline()) as rehearsal:
         rehearsal.preview()
         rehearsal.update()
         kinds = {created.resource.type for created in rehearsal.engine.created}
         assert not any(kind.startswith("aws:") for kind in kinds)
-        assert ("kubernetes:apps/v1:DaemonSet" in kinds) == installs_plugin
+        assert "kubernetes:apps/v1:DaemonSet" in kinds
+        provider = next(row.resource for row in rehearsal.engine.created if row.resource.name == "cluster-provider")
+        led = yaml.safe_load(provider.inputs["kubeconfig"])
+        assert [row["cluster"]["server"] for row in led["clusters"]] == [control_plane.server]
+        assert [row["name"] for row in led["contexts"]] == ["gpu-cluster"]
+        changed = {step.resource.name for step in rehearsal.change(*load(STACK, (*around, CHANGE), ROOT))}
+        assert "glm-deployment" in changed
+        assert "cluster-provider" not in changed
         rehearsal.tear_down()
     assert ("workload glm", "1 of 1 replicas ready at http://glm.glm.svc.cluster.local:8000/v1") in rehearsal.proof
+    assert not kubeconfig.exists()
