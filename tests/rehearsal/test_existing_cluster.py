@@ -1,6 +1,6 @@
 """A stack on a cluster that exists: its machines are there before the stack, and remain after it.
 
-Without the device plugin it is an example, which test_examples.py rehearses.
+Without the device plugin it is an example, which test_example_stacks.py rehearses.
 """
 
 from __future__ import annotations
