@@ -59,8 +59,8 @@ def _note(name: str, block: CapacityBlock, nodes: int) -> str:
 def _end(block: CapacityBlock) -> str:
     if block.ends_at is None:
         return (
-            "ends at a time that endsAt would say: EKS drains its machines from 40 minutes before its end on, EC2 ends what is "
-            "left from 30 minutes before"
+            "is active; set endsAt to be told until when: EKS drains its machines from 40 minutes before its end on, EC2 ends "
+            "what is left from 30 minutes before"
         )
     drains, ends = block.ends_at - _DRAINS_BEFORE, block.ends_at - _ENDS_BEFORE
     return f"ends at {utc(block.ends_at)}: EKS drains its machines from {utc(drains)}, EC2 ends what is left from {utc(ends)} on"

@@ -65,8 +65,11 @@ class Repository:
     def _contents(self, blobs: Iterable[str]) -> Iterator[bytes]:
         """Return what blobs hold, in order, from one process: `<blob> blob <size>`, a line feed, the bytes, a line feed."""
         answer = io.BytesIO(self._bytes("cat-file", "--batch", asked="".join(f"{blob}\n" for blob in blobs)))
-        while line := answer.readline():
-            yield answer.read(int(line.split()[-1]))
+        while line := answer.readline().decode():
+            blob, size = line.split()[0], line.split()[-1]
+            if not size.isdecimal():  # `<blob> missing`, and git's exit code is 0 all the same
+                raise InputError(f"git cat-file in {self._folder}: {blob} is missing; get it with git fetch --refetch")
+            yield answer.read(int(size))
             answer.read(1)
 
     def _depth(self) -> str:

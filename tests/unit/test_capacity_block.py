@@ -47,8 +47,8 @@ def prod(*settings: str) -> Plan:
         ),
         (
             (),
-            f"{BLOCK} ends at a time that endsAt would say: EKS drains its machines from 40 minutes before its end on, EC2 ends "
-            f"what is left from 30 minutes before. {OVER}",
+            f"{BLOCK} is active; set endsAt to be told until when: EKS drains its machines from 40 minutes before its end on, "
+            f"EC2 ends what is left from 30 minutes before. {OVER}",
         ),
         (("phase=ended", ENDS), f"{BLOCK} ended at 2026-12-08 11:30 UTC; {GO_ON}"),
         (("phase=ended",), f"{BLOCK} has ended; {GO_ON}"),

@@ -144,6 +144,13 @@ def test_no_filter_is_run(scratch: ScratchRepository, tmp_path: Path) -> None:
     assert b"\r" not in (tmp_path / "target" / "Pulumi.dev.yaml").read_bytes()
 
 
+def test_a_file_that_the_clone_lacks(scratch: ScratchRepository, tmp_path: Path) -> None:
+    blob = scratch.git("rev-parse", f"{scratch.base}:Pulumi.dev.yaml").strip()
+    (scratch.folder / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    said = refusal(lambda: Repository(scratch.folder).lay(scratch.base, ("Pulumi.*.yaml",), tmp_path / "target"))
+    assert said == f"git cat-file in {scratch.folder}: {blob} is missing; get it with git fetch --refetch"
+
+
 def test_changed_files_of_a_commit_and_of_the_work_tree(scratch: ScratchRepository) -> None:
     repository = Repository(scratch.folder)
     scratch.git("mv", "Pulumi.dev.yaml", "Pulumi.test.yaml")
