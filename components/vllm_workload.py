@@ -12,7 +12,7 @@ from components.pod_programs import content_digest, pod_programs
 from components.pod_spec import EXPECT_FILE, PodNeeds
 from components.replicas import ReplicasArgs, answering_pods, make_replicas
 from serving.component import TYPE, properties
-from serving.plan import WorkloadPlan
+from serving.plan import RELEASE_LABEL, WorkloadPlan
 
 
 class VllmWorkload(pulumi.ComponentResource):
@@ -120,6 +120,6 @@ def _selector(plan: WorkloadPlan) -> dict[str, str]:
 def _labels(plan: WorkloadPlan) -> dict[str, str]:
     return {
         **_selector(plan),
-        "app.kubernetes.io/version": plan.engine_version,
+        RELEASE_LABEL: plan.engine_version,
         "app.kubernetes.io/managed-by": "pulumi",
     }

@@ -16,7 +16,7 @@ from serving.argv import Arguments
 from serving.catalogue import InstanceType
 from serving.facts import HostPath, WorkloadFacts
 from serving.launch import Program, is_python, programs, python_words
-from serving.plan import accelerator_class
+from serving.plan import RELEASE_LABEL, accelerator_class
 from serving.reading import Surroundings, from_arguments
 from serving.spelling import InputError, listed
 from serving.unknowns import Shape, Unknowns
@@ -254,7 +254,7 @@ def _surroundings(pod: _Pod, container: Mapping[str, object], unknown: dict[str,
     if isinstance(shared, str):
         unknown["shared_memory_gib"] = shared
     hosts = [_mapping(row["hostPath"]) for row in rows if "hostPath" in row]
-    release = _text(pod.labels.get("app.kubernetes.io/version"))
+    release = _text(pod.labels.get(RELEASE_LABEL))
     image = _text(container.get("image"))
     return Surroundings(
         machine if isinstance(machine, InstanceType) else None,

@@ -50,6 +50,8 @@ from serving.rules import (
 from serving.timing import GATE_RUNS, Timing, timing
 
 GPU_RESOURCE = "nvidia.com/gpu"
+RELEASE_LABEL = "app.kubernetes.io/version"
+"""The label of a pod that says which vLLM release its image is, where the catalogue does not know the digest."""
 GPU_LABEL = "nvidia.com/gpu.present"
 EFA_RESOURCE = "vpc.amazonaws.com/efa"
 EFA_LABEL = "vpc.amazonaws.com/efa.present"

@@ -31,10 +31,9 @@ class Admission:
 
 def admission(plan: Plan) -> Admission | None:
     """Return a stack's admission policies, or None if its configuration leaves them out."""
-    stated = (row.image.rpartition("@")[2] for row in plan.workloads.values())  # the plan knows their releases
     if isinstance(plan.cluster, ExistingClusterConfig) and not plan.cluster.install_admission_policies:
         return None
-    return Admission(plan.cluster_name, policies(stated), _scope(plan))
+    return Admission(plan.cluster_name, policies(), _scope(plan))
 
 
 def _scope(plan: Plan) -> Scope:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from serving import catalogue
 from serving.admission.cel import Variable, literal, pattern, refusals
@@ -15,7 +15,7 @@ from serving.admission.reading import (
 )
 from serving.catalogue import Checkpoint, Gpu
 from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, KV_BLOCK_TOKENS, MemoryBreakdown, ServingShape, breakdown
-from serving.plan import accelerator_class
+from serving.plan import RELEASE_LABEL, accelerator_class
 
 _TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _PIPELINE_STAGES = (1, 2, 4)
@@ -31,11 +31,18 @@ _FRACTION = pattern(r"^(?:0?[.][0-9]+|[01]|1[.]0+)$")
 _BATCHED_TOKENS = 8192
 
 
-def bf16_one_node(digests: Iterable[str]) -> tuple[Variable, ...]:
-    """Return the variables of rule bf16-one-node; `digests` are those of images whose release is known."""
+def bf16_one_node() -> tuple[Variable, ...]:
+    """Return the variables of rule bf16-one-node.
+
+    They hold nothing of a stack's configuration: the API server goes by an old policy for a moment after a new one was
+    written, and would refuse the workload of the same update. An image that the catalogue does not have says its release itself,
+    by a label of its pod.
+    """
+    engines = catalogue.engines()
     return (
         Variable("precisions", literal({row.repository: row.precision for row in catalogue.checkpoints().values()})),
-        Variable("digests", literal(sorted(digests))),
+        Variable("digests", literal(sorted(row.digest for row in engines.values() if row.digest))),
+        Variable("releases", literal(list(engines))),
         Variable("machines", literal(_machines())),
         Variable("gpus", literal(_gpus())),
         Variable("weights", literal(_weights())),
@@ -43,7 +50,9 @@ def bf16_one_node(digests: Iterable[str]) -> tuple[Variable, ...]:
             "settings",
             rf"""variables.engines.map(m, {{
   "container": m.container, "unreadable": m.unreadable, "model": m.model,
-  "digest": dyn(m.container.?image.orValue("").find(r"sha256:[a-f0-9]{{64}}$")),
+  "known": dyn(m.container.?image.orValue("").find(r"sha256:[a-f0-9]{{64}}$") in variables.digests ||
+    variables.templates.exists(t, t.spec == m.pod &&
+      t.?metadata.?labels[?"{RELEASE_LABEL}"].orValue("") in variables.releases)),
   "machine": dyn(([
       ?m.pod.?nodeSelector[?"{_CLASS_LABEL}"],
       ?m.pod.?nodeSelector[?"{_INSTANCE_LABEL}"]
@@ -76,7 +85,7 @@ def bf16_one_node(digests: Iterable[str]) -> tuple[Variable, ...]:
   !(m.settings.model in variables.precisions) ?
     "the catalogue does not know the checkpoint " + (m.settings.model == "" ? "(none named)" : m.settings.model) :
   variables.precisions[m.settings.model] != "bf16" ? "" :
-  !(m.settings.digest in variables.digests) ?
+  !m.settings.known ?
     "the catalogue does not know the vLLM release behind image " + m.container.image :
   m.settings.machine == "" ?
     "cannot be judged: nothing says on which GPUs BF16 weights would be; select {_CLASS_LABEL} with a machine of the catalogue" :

@@ -39,13 +39,13 @@ RESOURCES = (
 # Deletion is not here either: nothing that exists may be kept from going.
 OPERATIONS = ("CREATE", "UPDATE")
 
-POD_SPECS = """object.kind == "Pod" ? [object.spec] : [
-  ?object.spec.?template.?spec,
-  ?object.spec.?jobTemplate.?spec.?template.?spec,
-  ?object.spec.?leaderWorkerTemplate.?leaderTemplate.?spec,
-  ?object.spec.?leaderWorkerTemplate.?workerTemplate.?spec
-]"""
-"""The pod specs of an object: one, or two of a LeaderWorkerSet whose leader differs from its workers."""
+POD_TEMPLATES = """(object.kind == "Pod" ? [object] : [
+  ?object.spec.?template,
+  ?object.spec.?jobTemplate.?spec.?template,
+  ?object.spec.?leaderWorkerTemplate.?leaderTemplate,
+  ?object.spec.?leaderWorkerTemplate.?workerTemplate
+]).filter(t, has(t.spec))"""
+"""What an object makes pods of: one template, or two of a LeaderWorkerSet whose leader differs from its workers."""
 
 CONTAINERS_OF_POD = """p.?initContainers.orValue([]) + p.?containers.orValue([]) + p.?ephemeralContainers.orValue([])"""
 """All containers of the pod spec `p`."""
@@ -70,7 +70,7 @@ CONDITIONS = (
     # Whatever a policy thinks of it, a pod that has nothing to do with vLLM or GPUs costs the API server no more than this.
     Condition(
         "may-run-vllm",
-        f"""({POD_SPECS}).exists(p, ({CONTAINERS_OF_POD}).exists(c,
+        f"""{POD_TEMPLATES}.map(t, t.spec).exists(p, ({CONTAINERS_OF_POD}).exists(c,
   c.?image.orValue("").contains("{VLLM}") ||
   ({WORDS_OF_CONTAINER}).exists(w, w.contains("{VLLM}")) ||
   c.?env.orValue([]).exists(e, e.?value.orValue("").contains("{VLLM}")) ||

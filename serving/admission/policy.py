@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from serving import catalogue
 from serving.admission.bf16 import bf16_one_node
 from serving.admission.cel import Variable, literal, pattern, quoted, refusals
 from serving.admission.reading import READING, REVISION, last_value
@@ -42,13 +40,12 @@ class AdmissionPolicy:
         return f"{self.rule}: this does not hold: {self.title}. To do: {self.remedy}."
 
 
-def policies(digests: Iterable[str]) -> tuple[AdmissionPolicy, ...]:
-    """Return the policies; `digests` are those of images whose vLLM release a stack states beside the catalogue's."""
-    known = {*digests, *(row.digest for row in catalogue.engines().values() if row.digest)}
+def policies() -> tuple[AdmissionPolicy, ...]:
+    """Return the policies, the same for every stack."""
     judged = {
         "image-digest": (_image_digest(),),
         "model-revision": (_model_revision(),),
-        "bf16-one-node": bf16_one_node(known),
+        "bf16-one-node": bf16_one_node(),
         "dev-mode": (_dev_mode(),),
         "host-path": (_host_path(),),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from serving import catalogue
 from serving.admission.cel import Variable, literal, pattern, quoted
-from serving.admission.matching import CONTAINERS_OF_POD, GPU_PREFIX, POD_SPECS, VLLM, WORDS_OF_CONTAINER
+from serving.admission.matching import CONTAINERS_OF_POD, GPU_PREFIX, POD_TEMPLATES, VLLM, WORDS_OF_CONTAINER
 
 _NO_ENGINE = (
     "the command is not vllm serve with words that stand as they are: write it, the model and the flags as command and args, "
@@ -91,7 +91,8 @@ _MENTION = pattern(r"(?s)(?:^|[^A-Za-z0-9_-])vllm(?:[\x22\x27\s\x1f]+(?:serve|[$
 _REFERENCE = pattern(r"\x1f[$][(]")
 
 READING = (
-    Variable("pods", POD_SPECS),
+    Variable("templates", POD_TEMPLATES),
+    Variable("pods", "variables.templates.map(t, t.spec)"),
     Variable(
         "groups",
         f"""variables.pods.map(p, (

@@ -14,6 +14,7 @@ from components.admission_policies import AdmissionPolicies
 from serving.admission import Admission, admission
 from serving.config import parse
 from serving.plan import build
+from tests.fixtures.stacks import plan as stack_plan
 from tests.graph.harness import Recorded, Run, run
 from tests.graph.stacks import plan
 
@@ -129,6 +130,16 @@ def test_variables_rest_on_earlier_ones(rule: str) -> None:
         known.add(variable["name"])
     (validation,) = policy["validations"]
     assert set(re.findall(r"\bvariables\.(\w+)", str(validation))) == {"refusals"} <= known
+
+
+def test_they_are_the_same_for_every_stack() -> None:
+    # A policy that changed with a workload would judge it by its old self for a moment.
+    own = admission(plan())
+    image = f"mirror.example/vllm/vllm-openai@sha256:{'0' * 64}"
+    other = admission(stack_plan("prod", f"workloads.glm.image={image}"))
+    assert own is not None
+    assert other is not None
+    assert other.policies == own.policies
 
 
 def test_on_an_existing_cluster_they_hold_in_the_workloads_namespaces_only() -> None:

@@ -13,7 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from rehearsal.control_plane import ControlPlane
 from rehearsal.run import render
 from tests.fixtures.manifests import in_kind
-from tests.fixtures.rule_cases import image, on_h200
+from tests.fixtures.rule_cases import UNKNOWN_IMAGE, image, on_b200, on_h200
 from tests.fixtures.stacks import EXAMPLES
 from tests.rehearsal.admission import Object, Server, policies_of
 
@@ -181,6 +181,37 @@ def test_every_bad_container_is_named(server: Server) -> None:
     message = said("model-revision", server.refusal(in_kind("Pod", spec)), server)
     assert "container first: no revision is given for" in message
     assert "; container vllm: revision 'main' is not a commit for" in message
+
+
+@pytest.mark.parametrize(
+    ("labels", "known"),
+    [
+        ({"app.kubernetes.io/version": "0.31.0"}, True),
+        ({"app.kubernetes.io/version": "9.9.9"}, False),
+        ({"app.kubernetes.io/version": ""}, False),
+        ({"version": "0.31.0"}, False),
+    ],
+)
+@EVERY_KIND
+def test_an_image_of_ones_own_is_judged_by_the_release_that_its_pod_states(
+    server: Server, kind: str, labels: Object, known: bool
+) -> None:
+    spec = pod(on_b200("zai-org/GLM-5.2"), image=UNKNOWN_IMAGE)
+    spec["nodeSelector"] = {"accelerator.nvidia.com/class": "b300-8gpu"}
+    refusal = server.refusal(in_kind(kind, spec, labels))
+    if known:
+        assert refusal is None
+    else:
+        why = f"container vllm: the catalogue does not know the vLLM release behind image {UNKNOWN_IMAGE}. To do: "
+        assert said("bf16-one-node", refusal, server).startswith(f"bf16-one-node: {why}")
+
+
+def test_the_labels_of_an_object_say_nothing_of_the_pods_that_it_makes(server: Server) -> None:
+    spec = pod(on_b200("zai-org/GLM-5.2"), image=UNKNOWN_IMAGE)
+    spec["nodeSelector"] = {"accelerator.nvidia.com/class": "b300-8gpu"}
+    body = in_kind("Deployment", spec)
+    body["metadata"]["labels"] = {"app.kubernetes.io/version": "0.31.0"}
+    said("bf16-one-node", server.refusal(body), server)
 
 
 # --- updates ---------------------------------------------------------------------------------------------------------

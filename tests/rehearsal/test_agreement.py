@@ -58,7 +58,8 @@ def test_the_api_server_agrees_with_the_rule_on_a_new_pod(server: Server, case: 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in SHARED if case.nodes_per_replica == 1])
 def test_the_api_server_agrees_with_the_rule_on_an_update(server: Server, case: RuleCase) -> None:
     outcome = apply(BY_ID[case.rule], case.facts).outcome
-    template = {"spec": {**pod(case), "$patch": "replace"}}
+    labels = manifest(case)["metadata"]["labels"]
+    template = {"metadata": {"labels": labels}, "spec": {**pod(case), "$patch": "replace"}}
     try:
         server.apps.patch_namespaced_deployment(
             case.rule, server.namespace, {"spec": {"template": template}}, dry_run="All"
