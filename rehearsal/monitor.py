@@ -75,6 +75,7 @@ class Monitor(pulumi_mocks.MockMonitor):
             parent=request.parent,
             needs=frozenset((*request.dependencies, request.provider.rpartition("::")[0], request.parent)) - {""},
             component=not request.custom,
+            sent=request.object,
         )
         resource_id, outputs = self._settle(resource)
         self.resources[urn] = pulumi_mocks.MockMonitor.ResourceRegistration(urn, resource_id or "", outputs)

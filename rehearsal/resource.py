@@ -27,7 +27,8 @@ class Resource:
     """A resource that the program registered, with the inputs the engine resolved. In a preview some are unknown.
 
     `needs` are the URNs of what must exist before it and outlive it: dependencies, through outputs too, its provider and its
-    parent, through which it needs what the parent depends on. `secret_inputs` name the inputs that hold a secret.
+    parent, through which it needs what the parent depends on. `secret_inputs` name the inputs that hold a secret. `sent` is the
+    message of the inputs, with the marks that the engine's protocol has for what is secret or unknown.
     """
 
     urn: str
@@ -38,6 +39,7 @@ class Resource:
     parent: str
     needs: frozenset[str]
     component: bool
+    sent: Any = field(default=None, compare=False, repr=False)
 
     @property
     def label(self) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rehearsal.existing_cluster import StandInCluster
     from rehearsal.kubelet.kubelet import Kubelet
     from rehearsal.kubelet.programs import Servers
+    from rehearsal.policy_pack import PolicyPack
     from rehearsal.rendering import RenderedWorld
     from rehearsal.world import RehearsedWorld
 
@@ -69,7 +70,12 @@ def rehearse(
     with (
         started(timeline) as control_plane,
         opened(
-            plan, settings, control_plane, timeline, servers_for(serving, plan, control_plane, timeline)
+            plan,
+            settings,
+            control_plane,
+            timeline,
+            servers_for(serving, plan, control_plane, timeline),
+            pack=policy_pack(plan, control_plane, timeline),
         ) as rehearsal,
     ):
         rehearsal.preview()
@@ -110,6 +116,13 @@ def servers_for(serving: Serving, plan: Plan, control_plane: ControlPlane, timel
     return CpuServers.started(control_plane, env, lambda line: timeline.tell("setup", line))
 
 
+def policy_pack(plan: Plan, control_plane: ControlPlane, timeline: Timeline) -> PolicyPack:
+    """Return the policy pack, which starts beside the control plane."""
+    from rehearsal.policy_pack import PolicyPack  # noqa: PLC0415 (loads gRPC)
+
+    return PolicyPack.started(control_plane, plan.stack, lambda line: timeline.tell("setup", line))
+
+
 @contextmanager
 def opened(
     plan: Plan,
@@ -117,8 +130,13 @@ def opened(
     control_plane: ControlPlane,
     timeline: Timeline,
     servers: Servers | None = None,
+    *,
+    pack: PolicyPack | None = None,
 ) -> Generator[Rehearsal]:
-    """Connect a rehearsal to a running control plane; on the way out every wait and every pod's process ends."""
+    """Connect a rehearsal to a running control plane; on the way out every wait and every pod's process ends.
+
+    `pack` judges whatever a preview registers; without it only the program's own rules do.
+    """
     from rehearsal.aws import AwsStandIn  # noqa: PLC0415 (loads botocore)
     from rehearsal.cluster import Cluster  # noqa: PLC0415 (loads the Kubernetes client)
     from rehearsal.existing_cluster import StandInCluster  # noqa: PLC0415
@@ -139,6 +157,8 @@ def opened(
     )
     servers = servers or StandIns()
     with ExitStack() as cleanup:
+        if pack is not None:
+            cleanup.callback(pack.stop)
         scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
         cluster = Cluster(control_plane.kubeconfig, scratch, control_plane.check, _WAIT_SECONDS + servers.start_seconds)
         cleanup.callback(cluster.close)
@@ -159,7 +179,7 @@ def opened(
         world = RehearsedWorld(aws, cluster, nodes, groups, region, timeline.tell)
         stand_in = StandInCluster(control_plane.kubeconfig, scratch)
         engine = InProcessEngine(ROOT, plan.stack, stand_in.settings(plan, settings), world)
-        yield Rehearsal(plan, engine, world, kubelet, timeline, existing_cluster=stand_in)
+        yield Rehearsal(plan, engine, world, kubelet, timeline, existing_cluster=stand_in, pack=pack)
 
 
 def timings_of(plan: Plan) -> dict[str, Timing]:
@@ -188,6 +208,7 @@ class Rehearsal:
         timeline: Timeline,
         *,
         existing_cluster: StandInCluster,
+        pack: PolicyPack | None = None,
     ) -> None:
         self.engine = engine
         self.world = world
@@ -195,6 +216,7 @@ class Rehearsal:
         self.proof: list[tuple[str, str]] = []
         self.plan = plan
         self._existing_cluster = existing_cluster
+        self._pack = pack
         self._timeline = timeline
         self._outputs: Mapping[str, Any] = {}
         self._existing_machines: list[str] = []
@@ -207,6 +229,20 @@ class Rehearsal:
         asks = any(step.resource.type.startswith("aws:") for step in steps)
         judged = "every AWS request is valid" if asks else "nothing is asked of AWS"
         self.proof.append(("preview", f"{judged}, with outputs unknown as on a new stack"))
+        if said := self._judge(steps):
+            self.proof.append(("policy pack", said))
+
+    def _judge(self, steps: Sequence[Step]) -> str | None:
+        """Have the policy pack judge what a preview registers; return what it says. Raise `RehearsalError` if it refuses."""
+        if self._pack is None:
+            return None
+        resources = [step.resource for step in steps if step.operation != "delete"]
+        policies, advice = self._pack.judge(resources)
+        for row in advice:
+            self._timeline.tell("policy", f"advises: {row}")
+        said = f"none of {len(resources)} resources is refused by any of {policies} policies"
+        self._timeline.tell("policy", said)
+        return said
 
     def update(self) -> None:
         """Create everything; workloads are ready when this returns."""
@@ -255,7 +291,9 @@ class Rehearsal:
         self.world.aws.tell_capacity_blocks(capacity_blocks(plan))
         self.engine.settings = self._existing_cluster.settings(plan, settings)
         self.kubelet.timings = timings_of(plan)
-        return [step for step in self.engine.preview() if step.operation != "same"]
+        steps = self.engine.preview()
+        self._judge(steps)
+        return [step for step in steps if step.operation != "same"]
 
     def tear_down(self) -> None:
         """Delete everything and prove that neither AWS nor the cluster holds anything of it."""

@@ -15,6 +15,7 @@ _TOPIC_STYLES = {
     "plan": "cyan",
     "setup": "bright_black",
     "preview": "magenta",
+    "policy": "cyan",
     "aws": "yellow",
     "cluster": "blue",
     "nodes": "blue",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rehearsal.resource import NotReadyError, RehearsalError, Step
-from rehearsal.run import ROOT, Rehearsal, load, opened, started, tell_plan
+from rehearsal.run import ROOT, Rehearsal, load, opened, policy_pack, started, tell_plan
 from rehearsal.timeline import Timeline
 from rehearsal.vllm.faults import FAULTS, Fault
 from serving.plan import Plan, WorkloadPlan
@@ -42,7 +42,10 @@ def rehearse_upgrade(
         servers.faults |= dict.fromkeys(_new_images(before, after, fault), fault)
     tell_plan(before, timeline)
     timeline.tell("upgrade", f"will be: {', '.join(changes)}")
-    with started(timeline) as plane, opened(before, settings, plane, timeline, servers) as rehearsal:
+    with (
+        started(timeline) as plane,
+        opened(before, settings, plane, timeline, servers, pack=policy_pack(before, plane, timeline)) as rehearsal,
+    ):
         rehearsal.preview()
         rehearsal.update()
         upgrade = Upgrade(rehearsal, timeline)

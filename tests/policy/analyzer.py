@@ -1,8 +1,4 @@
-"""The policy pack's analyzer as Pulumi's engine runs it: a process of its own, asked over gRPC.
-
-What is started, and the order of the calls, is what the CLI does (3.259, `pkg/resource/plugin/analyzer_plugin.go`,
-`pkg/engine/update.go`, `sdk/python/cmd/pulumi-language-python/main.go`).
-"""
+"""The policy pack's analyzer as a rehearsal and Pulumi's engine run it: a process of its own, asked over gRPC."""
 
 from __future__ import annotations
 
@@ -14,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict
 from pulumi.runtime import proto
-from pulumi.runtime.proto import analyzer_pb2_grpc
 
-from rehearsal.control_plane.python_environment import PYTHON
+from rehearsal.policy_pack import command, greeted, level
 
 # How the engine sends what is not known yet and what is secret (pulumi `sdk/go/common/resource/plugin/rpc.go`, `properties.go`).
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -77,14 +71,14 @@ class Analyzer:
         request = proto.AnalyzeRequest(type=token, urn=f"urn:pulumi:s::p::{token}::judged", name="judged")
         request.properties.update(properties)
         found = self.stub.Analyze(request).diagnostics
-        return [Diagnostic(row.policyName, _level(row.enforcementLevel), row.message) for row in found]
+        return [Diagnostic(row.policyName, level(row.enforcementLevel), row.message) for row in found]
 
     def analyze_stack(self, properties: Mapping[str, Any], token: str) -> list[Diagnostic]:
         """Have a whole stack of one resource judged after its steps."""
         resource = proto.AnalyzerResource(type=token, urn=f"urn:pulumi:s::p::{token}::judged", name="judged")
         resource.properties.update(properties)
         found = self.stub.AnalyzeStack(proto.AnalyzeStackRequest(resources=[resource])).diagnostics
-        return [Diagnostic(row.policyName, _level(row.enforcementLevel), row.message) for row in found]
+        return [Diagnostic(row.policyName, level(row.enforcementLevel), row.message) for row in found]
 
     def info(self) -> dict[str, Any]:
         """What the pack says of itself and its policies."""
@@ -95,24 +89,15 @@ class Analyzer:
 @contextmanager
 def running(environment: Path, pack: Path) -> Generator[Analyzer]:
     """Start a pack's analyzer and end it."""
-    engine = "127.0.0.1:1"  # nothing the pack does asks the engine back
     process = subprocess.Popen(
-        [environment / PYTHON, "-u", "-m", "pulumi.policy", engine, pack],
-        cwd=pack,
-        env={**os.environ, **_DRY_RUN},
-        stdout=subprocess.PIPE,
-        text=True,
+        command(environment, pack), cwd=pack, env={**os.environ, **_DRY_RUN}, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
         port = process.stdout.readline().strip()
         assert port.isdecimal(), f"the analyzer said {port!r} instead of its port"
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub: Any = analyzer_pb2_grpc.AnalyzerStub(channel)
-            _shake_hands(stub, engine, pack)
-            stub.ConfigureStack(proto.AnalyzerStackConfigureRequest(stack="s", project="p", dry_run=True))
-            info = stub.GetAnalyzerInfo(empty_pb2.Empty())
-            analyzer = Analyzer(stub, {row.name: _level(row.enforcementLevel) for row in info.policies})
+        with greeted(int(port), pack) as (stub, info):
+            analyzer = Analyzer(stub, {row.name: level(row.enforcementLevel) for row in info.policies})
             analyzer.configure({})
             yield analyzer
     finally:
@@ -120,18 +105,3 @@ def running(environment: Path, pack: Path) -> Generator[Analyzer]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-
-
-def _shake_hands(stub: Any, engine: str, pack: Path) -> None:
-    request = proto.AnalyzerHandshakeRequest(
-        engine_address=engine, root_directory=str(pack), program_directory=str(pack)
-    )
-    try:
-        stub.Handshake(request)
-    except grpc.RpcError as error:
-        # The SDK for Python has none, and the engine goes on.
-        assert error.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
-def _level(number: proto.EnforcementLevel.ValueType) -> str:
-    return proto.EnforcementLevel.Name(number).lower()

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from rehearsal.control_plane import ControlPlane
-from rehearsal.run import ROOT, load, opened
+from rehearsal.run import ROOT, load, opened, policy_pack
 from rehearsal.timeline import Timeline
 from tests.fixtures.stacks import EXAMPLES
 
@@ -24,7 +24,9 @@ GATE_PASSED = re.compile(r"gate +(glm-\S+) passed \d+ checks with [\d,]+ tokens 
 def test_an_example_is_rehearsed(control_plane: ControlPlane, stack: str) -> None:
     plan, settings = load(stack, (), ROOT)
     printed = io.StringIO()
-    with opened(plan, settings, control_plane, Timeline(Console(file=printed))) as rehearsal:
+    timeline = Timeline(Console(file=printed))
+    pack = policy_pack(plan, control_plane, timeline)
+    with opened(plan, settings, control_plane, timeline, pack=pack) as rehearsal:
         rehearsal.preview()
         rehearsal.update()
         pods = rehearsal.world.cluster.list("v1", "Pod", "glm", label_selector="app.kubernetes.io/instance=glm")
@@ -35,3 +37,4 @@ def test_an_example_is_rehearsed(control_plane: ControlPlane, stack: str) -> Non
     assert len(pods) == replicas > 0
     served = f"{replicas} of {replicas} replicas ready at http://glm.glm.svc.cluster.local:8000/v1"
     assert ("workload glm", served) in rehearsal.proof
+    assert "policy pack" in dict(rehearsal.proof)
