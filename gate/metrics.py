@@ -54,7 +54,7 @@ def read(text: str) -> EngineMetrics:
 
 
 def _tokens(sample: Sample) -> int:
-    """Return the cache's size. vLLM names it from 0.32 on; before that it is blocks times their size."""
+    """Return the cache's size. vLLM 0.31.0 names it, and counts every rank's share; before that it is blocks times their size."""
     labels = sample.labels
     if "kv_cache_size_tokens" in labels:
         return int(labels["kv_cache_size_tokens"])

@@ -54,6 +54,7 @@ class EngineSettings:
     nodes: int
     tensor_parallel_size: int
     layer_partition: tuple[int, ...]
+    decode_context_parallel_size: int
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -125,6 +126,7 @@ def _serve(settings: EngineSettings) -> tuple[str, ...]:
     ]
     if len(settings.layer_partition) > 1:
         words += ["--pipeline-parallel-size", str(len(settings.layer_partition))]
+    words += _context_parallel(settings)
     if settings.speculative_tokens:
         mtp = {"method": "mtp", "num_speculative_tokens": settings.speculative_tokens}
         words += ["--speculative-config", json.dumps(mtp, separators=(",", ":"))]
@@ -136,6 +138,16 @@ def _serve(settings: EngineSettings) -> tuple[str, ...]:
     if settings.reasoning:
         words += ["--reasoning-parser", settings.checkpoint.architecture.reasoning_parser]
     return tuple(words)
+
+
+def _context_parallel(settings: EngineSettings) -> tuple[str, ...]:
+    """Return how many ranks share the KV cache out, and how they exchange what each has found in its share."""
+    size = settings.decode_context_parallel_size
+    if size == 1:
+        return ()
+    words = ("--decode-context-parallel-size", str(size))
+    # vLLM's default for this model is all-to-all, which FlashMLA's sparse backend refuses in 0.31.0 (rule dcp-hopper).
+    return (*words, "--dcp-comm-backend", "ag_rs") if settings.gpu.architecture == "hopper" else words
 
 
 def _kv_transfer(offload: KvOffload) -> str:

@@ -311,6 +311,8 @@ class WorkloadConfig(_Model):
     """a whole number of nodes from 1 to 4; more than one serve a model together, over EFA"""
     pipeline_parallel_size: Annotated[int, Field(ge=1, le=4)] = 1
     """a whole number of pipeline stages from 1 to 4; the GPUs of a stage share its layers by tensor parallelism"""
+    decode_context_parallel_size: Annotated[int, Field(ge=1, le=32)] = 1
+    """a whole number of GPUs from 1 to 32 that keep a request's KV cache together; it divides the tensor parallel size"""
     max_model_len: Annotated[int, Field(ge=1024, le=1_048_576)]
     """a whole number of tokens from 1024 to 1048576, without a unit"""
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] | None = None

@@ -118,6 +118,7 @@ _WORKLOAD = {
     "replicas": Words("how many, each on a node of its own", "1"),
     "nodesPerReplica": Words("nodes that serve one model together ([several nodes](several-nodes.md))", "2"),
     "pipelineParallelSize": Words("stages of layers; the GPUs of one share its layers by tensor parallelism", "2"),
+    "decodeContextParallelSize": Words("GPUs that share out the KV cache of a request, instead of a copy on each", "8"),
     "maxModelLen": Words("longest request with its answer", "262144"),
     "maxNumSeqs": Words(
         "how many requests run at once in a replica",

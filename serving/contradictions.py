@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from serving import catalogue
 from serving.host import ENGINE_HOST_GIB, ENGINE_SHARED_MEMORY_GIB, pod_memory_mib
-from serving.parallelism import rank_problem
+from serving.parallelism import context_problem, rank_problem
 from serving.spelling import UnknownKeyError, allowed, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -233,12 +233,15 @@ def _group_problems(path: str, workload: WorkloadConfig, pool: NodePoolConfig) -
             "is false; set it to true (over TCP they are about 28 times slower)"
         )
     architecture = catalogue.architecture_of(workload.model)
-    problem = rank_problem(
-        architecture, workload.precision, nodes * catalogue.instance_type(pool.instance_type).gpus, stages
-    )
+    gpus = nodes * catalogue.instance_type(pool.instance_type).gpus
+    problem = rank_problem(architecture, workload.precision, gpus, stages)
     if problem:
         setting = "nodesPerReplica" if stages == 1 else "pipelineParallelSize"
         yield f"{path}.{setting}: {problem}; change nodesPerReplica or pipelineParallelSize"
+        return
+    shares = context_problem(gpus // stages, workload.decode_context_parallel_size)
+    if shares:
+        yield f"{path}.decodeContextParallelSize: {shares}"
 
 
 def _efa_plugin_problems(config: StackConfig) -> Iterator[str]:

@@ -67,6 +67,7 @@ class WorkloadFacts:  # noqa: PLW1641 (it holds mappings and has no hash)
     headless: bool = False
     pipeline_parallel_size: int = 1
     decode_context_parallel_size: int = 1
+    dcp_comm_backend: str | None = None
     kv_connector: str | None = None
     offload_gib: float = 0.0
     env: Mapping[str, str] = field(default_factory=dict[str, str])

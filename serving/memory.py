@@ -27,6 +27,10 @@ DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
 # What eight real GPUs take beyond a single measured rank: recipes#893 has 25.94 GiB of KV cache where the rank has 28.51.
 COLLECTIVES_GIB = 2.6
 
+# What a rank gives up for decode context parallelism: on 4xRTX PRO 6000 a pool of 164,160 tokens of 53,940 B became 553,984 over
+# four ranks (vllm#47779), 25,664 a rank fewer than a quarter each. Nobody has published such a pair for Hopper.
+CONTEXT_PARALLELISM_GIB = 1.3
+
 KV_BLOCK_TOKENS = 64
 _INDEXER_KEY_BYTES = 132  # 128 of key and 4 of scale per indexer layer (vLLM `DeepseekV32IndexerCache`)
 _BF16 = 2
@@ -258,6 +262,8 @@ def largest_max_model_len(shape: ServingShape, requests: int = 1) -> int:
 def _overhead(shape: ServingShape) -> tuple[Term, ...]:
     workspace = prefill_workspace_gib(shape)
     moe = _moe_workspace_gib(shape)
+    shares = shape.decode_context_parallel_size > 1
+    meaning = "what ranks that share a cache out give up of it, by the one published pair of pools"
     return (
         Term("prefill workspace", workspace, "FlashMLA-sparse buffer allocated at load, grows with max_model_len"),
         Term("activations", _activation_gib(shape), "peak of the profile run: the sampler's logits or one layer"),
@@ -266,6 +272,7 @@ def _overhead(shape: ServingShape) -> tuple[Term, ...]:
         Term("non-torch", 0.27, "libraries' own buffers after the profile"),
         Term("CUDA graphs", _graphs_gib(shape), "captured decode graphs with the indexer's logits"),
         Term("collectives", shape.collectives_gib, "what eight real GPUs take beyond a single rank"),
+        *([Term("context parallelism", CONTEXT_PARALLELISM_GIB, meaning)] if shares else []),
     )
 
 

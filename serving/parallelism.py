@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, combinations, pairwise
 
 from serving.catalogue import Architecture, Precision
+from serving.spelling import listed
 
 
 def rank_problem(architecture: Architecture, precision: Precision, gpus: int, stages: int) -> str | None:
@@ -26,6 +27,17 @@ def rank_problem(architecture: Architecture, precision: Precision, gpus: int, st
     if precision == "fp8" and columns % architecture.fp8_block:
         return f"{ranks} GPUs cut FP8 blocks: {columns:g} columns of an expert on each, and a block has {architecture.fp8_block}"
     return None
+
+
+def context_problem(tensor_parallel_size: int, decode_context_parallel_size: int) -> str | None:
+    """Return why vLLM cannot deal the KV cache out to so many ranks, or None (`config/parallel.py`, 0.31.0).
+
+    The ranks of a tensor parallel group are cut into groups of that many, and each group keeps the whole cache once.
+    """
+    if tensor_parallel_size % decode_context_parallel_size == 0:
+        return None
+    sizes = [str(size) for size in range(1, tensor_parallel_size + 1) if tensor_parallel_size % size == 0]
+    return f"{decode_context_parallel_size} does not divide the tensor parallel size, {tensor_parallel_size}; use {listed(sizes)}"
 
 
 def default_partition(layers: int, stages: int) -> tuple[int, ...]:

@@ -140,6 +140,7 @@ class WorkloadPlan:
     nodes_per_replica: int
     tensor_parallel_size: int
     pipeline_parallel_size: int
+    decode_context_parallel_size: int
     max_model_len: int
     max_num_seqs: int
     kv_offload_gib: int | None
@@ -276,6 +277,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         nodes=row.nodes_per_replica,
         tensor_parallel_size=row.nodes_per_replica * pool.instance.gpus // row.pipeline_parallel_size,
         layer_partition=aligned_partition(checkpoint.architecture, row.pipeline_parallel_size),
+        decode_context_parallel_size=row.decode_context_parallel_size,
         max_model_len=row.max_model_len,
         max_num_seqs=row.max_num_seqs or derived_max_num_seqs(row.speculative_tokens, row.max_model_len),
         max_num_batched_tokens=row.max_num_batched_tokens,
@@ -323,6 +325,7 @@ def _workload(name: str, row: WorkloadConfig, pool: NodePoolPlan, spare_nodes: i
         nodes_per_replica=facts.nodes_per_replica,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=row.pipeline_parallel_size,
+        decode_context_parallel_size=row.decode_context_parallel_size,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
         kv_offload_gib=row.kv_offload_gib,

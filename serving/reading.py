@@ -155,6 +155,7 @@ def _readers(given: Arguments, image: str, around: Surroundings) -> dict[str, Ca
         "headless": lambda: given.get("headless") == "true",
         "pipeline_parallel_size": lambda: _count(given, "pipeline-parallel-size") or 1,
         "decode_context_parallel_size": lambda: _count(given, "decode-context-parallel-size") or 1,
+        "dcp_comm_backend": lambda: given.get("dcp-comm-backend"),
         "kv_connector": lambda: _connector(given),
         "offload_gib": lambda: _offload_gib(given),
     }

@@ -61,6 +61,7 @@ def _workload_json(row: WorkloadPlan) -> dict[str, Any]:
         "kind": row.kind,
         "tensorParallelSize": row.tensor_parallel_size,
         "pipelineParallelSize": row.pipeline_parallel_size,
+        "decodeContextParallelSize": row.decode_context_parallel_size,
         "command": list(row.command),
         "workerCommand": list(row.worker_command),
         "env": dict(row.env),
@@ -165,7 +166,7 @@ def _summary(row: WorkloadPlan) -> Iterator[tuple[str, str]]:
     yield "replicas", f"{row.replicas} on pool {row.node_pool}, {_parallelism(row)}"
     yield (
         "KV cache",
-        f"{memory.kv_pool_gib:.1f} GiB, {memory.kv_pool_tokens:,} tokens at {memory.kv_bytes_per_token:,} B each",
+        f"{memory.kv_pool_gib:.1f} GiB{_shares(row)}, {memory.kv_pool_tokens:,} tokens at {memory.kv_bytes_per_token:,} B each",
     )
     yield (
         "requests",
@@ -183,8 +184,14 @@ def _parallelism(row: WorkloadPlan) -> str:
         f"{row.nodes_per_replica} nodes each" if row.nodes_per_replica > 1 else "",
         f"tensor parallel size {row.tensor_parallel_size}",
         f"{row.pipeline_parallel_size} pipeline stages" if row.pipeline_parallel_size > 1 else "",
+        f"decode context parallel size {shares}" if (shares := row.decode_context_parallel_size) > 1 else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def _shares(row: WorkloadPlan) -> str:
+    size = row.decode_context_parallel_size
+    return f" on each of {size} GPUs that share it out" if size > 1 else ""
 
 
 def _offload(row: WorkloadPlan) -> str:

@@ -64,7 +64,7 @@ class Metrics:
             "kv_cache_max_concurrency": str(settings.full_length_requests()),
             "kv_cache_memory_bytes": str(cache.memory_bytes),
             "kv_cache_size_tokens": str(cache.tokens),
-            "num_gpu_blocks": str(cache.tokens // cache.block_size),
+            "num_gpu_blocks": str(cache.blocks),
         }
         info = Gauge(
             "vllm:cache_config_info", "Information of the LLMEngine CacheConfig", tuple(labels), registry=self._registry

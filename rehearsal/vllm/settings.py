@@ -28,12 +28,21 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class KvCache:
-    """The pool that is left for the KV cache on one GPU. `block_size` is in tokens."""
+    """The pool that is left for the KV cache on one GPU, and the tokens of all `ranks` that share a cache out.
+
+    `block_size` is in tokens.
+    """
 
     tokens: int
     memory_bytes: int
     dtype: str
+    ranks: int = 1
     block_size: int = KV_BLOCK_TOKENS
+
+    @property
+    def blocks(self) -> int:
+        """Blocks on one GPU."""
+        return self.tokens // self.ranks // self.block_size
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,12 @@ def settings_of(
         speculative_tokens=facts.speculative_tokens,
         shutdown_timeout_seconds=int(given.get("shutdown-timeout", "0")),
         api_key=given.get("api-key") or env.get("VLLM_API_KEY"),
-        kv_cache=KvCache(memory.kv_pool_tokens, int(memory.kv_pool_gib * GIB), facts.kv_cache_dtype),
+        kv_cache=KvCache(
+            memory.kv_pool_tokens,
+            int(memory.kv_pool_gib * GIB),
+            facts.kv_cache_dtype,
+            facts.decode_context_parallel_size,
+        ),
     )
 
 

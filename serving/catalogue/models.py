@@ -161,6 +161,7 @@ class Engine(_Row):
 
     `faults` are the ids of the rules about what has been reported of this very release. `kv_offload_connector` moves KV cache to
     the host's memory; `kv_offload_file_unlinked` says whether its file in /dev/shm goes with the engine, however that ends.
+    `dcp_all_to_all_hopper`: FlashMLA's sparse backend takes decode context parallelism with an all-to-all exchange, too.
     """
 
     version: str
@@ -172,6 +173,7 @@ class Engine(_Row):
     runai_streamer_safe_with_mtp: bool = False
     sparse_decode_scratch_fixed: bool = False
     decode_context_parallel: bool = False
+    dcp_all_to_all_hopper: bool = False
     nvfp4_cache: bool = False
     kv_offload_connector: str | None = None
     kv_offload_file_unlinked: bool = False

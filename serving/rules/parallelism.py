@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from serving.facts import WorkloadFacts
-from serving.parallelism import partition_problem
+from serving.parallelism import context_problem, partition_problem
 from serving.rules.rule import Outcome, Rule, passed, refused, unknown
+
+_SHARED_CACHE_HEADS = 32  # MIN_HEADS_FOR_BF16_PREFILL of flashmla_sparse.py, 0.31.0 and 0.33.0
+_GLM_COMM_BACKEND = "a2a"  # models/config.py of 0.31.0 sets it for GlmMoeDsaForCausalLM (vllm#50382)
+_OFFLOADING = ("LMCache", "OffloadingConnector", "SimpleCPUOffloadConnector")
 
 
 def _pp_split(facts: WorkloadFacts) -> Outcome:
@@ -75,6 +79,56 @@ def _dcp_workspace(facts: WorkloadFacts) -> Outcome:
     return refused(f"{given}, where FlashInfer's MLA kernel overflows its workspace")
 
 
+def _dcp_ranks(facts: WorkloadFacts) -> Outcome:
+    alone = _one_rank(facts)
+    if alone:
+        return alone
+    problem = context_problem(facts.tensor_parallel_size, facts.decode_context_parallel_size)
+    if problem:
+        return refused(f"decode context parallel size {problem}")
+    return passed(
+        f"decode context parallel size {facts.decode_context_parallel_size} divides tensor parallel size "
+        f"{facts.tensor_parallel_size}"
+    )
+
+
+def _dcp_hopper(facts: WorkloadFacts) -> Outcome:
+    alone = _one_rank(facts)
+    if alone or not facts.hopper:
+        return alone or passed(f"the GPU is {facts.gpu.name}")
+    if facts.checkpoint is None:
+        return refused(unknown(facts))
+    heads = facts.checkpoint.architecture.attention_heads // facts.tensor_parallel_size
+    if heads >= _SHARED_CACHE_HEADS:
+        return refused(
+            f"there are {heads} attention heads on each GPU, and FlashMLA's sparse backend shares a cache out with fewer than "
+            f"{_SHARED_CACHE_HEADS} only"
+        )
+    backend = facts.dcp_comm_backend or _GLM_COMM_BACKEND
+    given = f"{heads} attention heads on each GPU and dcp_comm_backend {backend}"
+    if backend == "ag_rs":
+        return passed(given)
+    if facts.engine is None:
+        return refused(f"{given}, and {unknown(facts)}")
+    if facts.engine.dcp_all_to_all_hopper:
+        return passed(f"{given}, which vLLM {facts.engine.version} takes")
+    default = "" if facts.dcp_comm_backend else ", vLLM's default for this model"
+    return refused(
+        f"dcp_comm_backend is {backend}{default}, and FlashMLA's sparse backend of vLLM {facts.engine.version} is not known to "
+        "take another than ag_rs"
+    )
+
+
+def _dcp_offload(facts: WorkloadFacts) -> Outcome:
+    connector = facts.kv_connector
+    if facts.decode_context_parallel_size == 1 or connector is None or not connector.startswith(_OFFLOADING):
+        return passed("an offloaded cache and decode context parallelism are not on together")
+    given = f"{connector} with decode context parallel size {facts.decode_context_parallel_size}"
+    if connector.startswith("LMCache"):
+        return refused(f"{given}: it takes one rank's cache for the whole, and each rank has a share")
+    return refused(f"{given}: nobody has published a run in which a shared-out MLA cache came back right")
+
+
 def _lmcache_pp(facts: WorkloadFacts) -> Outcome:
     connector = facts.kv_connector
     if facts.pipeline_parallel_size == 1 or connector is None or not connector.startswith("LMCache"):
@@ -134,6 +188,30 @@ RULES: tuple[Rule, ...] = (
         "set the decode context parallel size to 1",
         "vllm#50781 (open)",
         _dcp_workspace,
+    ),
+    Rule(
+        "dcp-ranks",
+        "Decode context parallel groups divide the tensor parallel ranks",
+        "the engine does not start",
+        "set the decode context parallel size to a divisor of the tensor parallel size",
+        "vLLM source, config/parallel.py of 0.31.0 and 0.33.0",
+        _dcp_ranks,
+    ),
+    Rule(
+        "dcp-hopper",
+        "Hopper's attention backend takes decode context parallelism as it is set",
+        "the engine does not start",
+        "use tensor parallel size 4 or more with --dcp-comm-backend ag_rs",
+        "vLLM source, flashmla_sparse.py of 0.31.0 and 0.33.0, vllm#46514, vllm#50382",
+        _dcp_hopper,
+    ),
+    Rule(
+        "dcp-offload",
+        "KV offload is not used with decode context parallelism",
+        "parts of a cache that are restored as the whole, without an error",
+        "set the decode context parallel size to 1, or leave KV offload out",
+        "LMCache#4030 (open), vllm#41549",
+        _dcp_offload,
     ),
     Rule(
         "lmcache-pp",

@@ -382,9 +382,9 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "misspelt-key": (
         {WORKLOADS: _workload(maxModelLength=131072)},
         f"{WHERE}: workloads.glm.maxModelLength: unknown key; allowed are nodePool, model, precision, revision, "
-        "vllmVersion, image, replicas, nodesPerReplica, pipelineParallelSize, maxModelLen, maxNumSeqs, maxNumBatchedTokens, "
-        "gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, weightsMirror, kvOffloadGiB, "
-        "loadFormat, env or gate; did you mean maxModelLen?",
+        "vllmVersion, image, replicas, nodesPerReplica, pipelineParallelSize, decodeContextParallelSize, maxModelLen, "
+        "maxNumSeqs, maxNumBatchedTokens, gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, "
+        "weightsMirror, kvOffloadGiB, loadFormat, env or gate; did you mean maxModelLen?",
     ),
     "misspelt-top-level-key": (
         {"glm-on-gpus:workload": _workload(), WORKLOADS: None},

@@ -24,9 +24,9 @@ from tests.fixtures.stacks import ROOT, stack_text
 
 FILE = "Pulumi.prod.yaml"
 WORKLOAD_KEYS = (
-    "nodePool, model, precision, revision, vllmVersion, image, replicas, nodesPerReplica, pipelineParallelSize, maxModelLen, "
-    "maxNumSeqs, maxNumBatchedTokens, gpuMemoryUtilization, kvCacheDtype, speculativeTokens, toolCalling, reasoning, "
-    "weightsMirror, kvOffloadGiB, loadFormat, env or gate"
+    "nodePool, model, precision, revision, vllmVersion, image, replicas, nodesPerReplica, pipelineParallelSize, "
+    "decodeContextParallelSize, maxModelLen, maxNumSeqs, maxNumBatchedTokens, gpuMemoryUtilization, kvCacheDtype, "
+    "speculativeTokens, toolCalling, reasoning, weightsMirror, kvOffloadGiB, loadFormat, env or gate"
 )
 POOL_KEYS = "instanceType, nodes, availabilityZoneId, capacity, efa, rootVolumeGiB or amiReleaseVersion"
 CAPACITY = "{kind: onDemand}, {kind: reservation, reservationId: cr-…} or {kind: capacityBlock, reservationId: cr-…}"

@@ -17,6 +17,7 @@ from serving.accuracy import shape_of
 from serving.catalogue import Checkpoint
 from serving.memory import (
     GIB,
+    KV_BLOCK_TOKENS,
     ServingShape,
     breakdown,
     decode_scratch_gib,
@@ -477,9 +478,26 @@ def test_the_pool_is_whole_blocks_inside_its_memory(shape: ServingShape) -> None
 def test_decode_context_parallelism_deals_the_tokens_out(shape: ServingShape, ranks: int) -> None:
     once = breakdown(replace(shape, decode_context_parallel_size=1))
     dealt = breakdown(replace(shape, decode_context_parallel_size=ranks))
-    assert dealt.kv_pool_gib == once.kv_pool_gib
-    assert dealt.kv_pool_tokens == ranks * once.kv_pool_tokens
+    assert dealt.kv_pool_gib == pytest.approx(once.kv_pool_gib - 1.3)
+    assert dealt.kv_bytes_per_token == once.kv_bytes_per_token
+    block = KV_BLOCK_TOKENS * dealt.kv_bytes_per_token
+    assert dealt.kv_pool_tokens == ranks * KV_BLOCK_TOKENS * max(int(dealt.kv_pool_gib * GIB // block), 0)
     assert dealt.needed_gib == pytest.approx(once.needed_gib / ranks)
+
+
+def test_the_published_pair_of_pools_with_and_without_decode_context_parallelism() -> None:
+    """P9: GLM-5.2 (REAP, NVFP4) on 4xRTX PRO 6000, TP4, 131,072 tokens, 164,160 tokens and with DCP4 553,984 (vllm#47779).
+
+    The machine is not in the catalogue, so its pool is taken as published; the term was fitted to this one pair.
+    """
+    alone = breakdown(rank(131_072, 0, 1024))
+    published = 164_160 * 53_940 / GIB
+    at = replace(alone, requested_gib=alone.weights_gib + alone.overhead_gib + published)
+    assert at.kv_bytes_per_token == 53_940
+    assert at.kv_pool_tokens == pytest.approx(164_160, abs=64)
+    taken = breakdown(replace(rank(131_072, 0, 1024), decode_context_parallel_size=4)).overhead
+    dealt = replace(at, overhead=taken, decode_context_parallel_size=4)
+    assert dealt.kv_pool_tokens == pytest.approx(553_984, rel=0.002)
 
 
 @given(SHAPES, st.integers(1, 4096))

@@ -86,7 +86,7 @@ def test_json_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         for row in found["workloads"].values():
             assert set(row) == {
                 *("checkpoint", "revision", "image", "engineVersion", "nodePool", "replicas", "nodesPerReplica"),
-                *("kvOffloadGiB",),
+                *("kvOffloadGiB", "decodeContextParallelSize"),
                 *("kind", "tensorParallelSize", "pipelineParallelSize", "command", "workerCommand", "env"),
                 *("memory", "rollout", "timing", "expectations"),
             }
