@@ -186,8 +186,25 @@ def test_whoever_reads_the_object_judges_what_the_plan_judged() -> None:
     assert leader.gated
 
 
-def _manifest() -> Mapping[str, Any]:
-    return json.loads(json.dumps(dict(group().inputs)))
+def test_every_node_of_a_group_shares_the_cache_out() -> None:
+    sharing = load(EXAMPLE, ["workloads.glm.decodeContextParallelSize=16"], ROOT)[0].workloads["glm"]
+
+    def program() -> Mapping[str, pulumi.Output[Any]]:
+        return {"endpoint": VllmWorkload("glm", sharing).endpoint}
+
+    found = [reading.facts for reading in read(_manifest(run(program).one(SET)))]
+    assert [facts.headless for facts in found] == [False, True]
+    for facts in found:
+        assert (facts.tensor_parallel_size, facts.decode_context_parallel_size, facts.dcp_comm_backend) == (
+            16,
+            16,
+            "ag_rs",
+        )
+        assert facts.memory == sharing.memory != glm().memory
+
+
+def _manifest(made: Recorded | None = None) -> Mapping[str, Any]:
+    return json.loads(json.dumps(dict((made or group()).inputs)))
 
 
 # --- the controller --------------------------------------------------------------------------------------------------

@@ -71,6 +71,14 @@ PREPARED = (
         overrides=("workloads.glm.maxModelLen=262144",),
     ),
     Prepared(
+        "shared-cache",
+        lambda scratch: scratch.edit(
+            DEV, ("maxModelLen: 131072", "maxModelLen: 1048576\n      decodeContextParallelSize: 8")
+        ),
+        stack="dev",
+        overrides=("workloads.glm.maxModelLen=1048576", "workloads.glm.decodeContextParallelSize=8"),
+    ),
+    Prepared(
         "digest",
         lambda scratch: scratch.edit(PROD, ('vllmVersion: "0.31.0"', 'vllmVersion: "0.30.0"')),
         stack="prod",
@@ -122,6 +130,9 @@ PREPARED = (
     ),
     Prepared("broken-base", lambda scratch: scratch.edit(DEV, ("128k", "131072")), base=broken_base),
 )
+
+
+BY_NAME = {prepared.name: prepared for prepared in PREPARED}
 
 
 @cache
@@ -176,7 +187,7 @@ def test_no_golden_file_is_left_over() -> None:
 
 
 def test_json_says_the_same(tmp_path: Path) -> None:
-    code, text, _ = made(PREPARED[2], tmp_path, "json")
+    code, text, _ = made(BY_NAME["replicas"], tmp_path, "json")
     found = json.loads(text)
     assert code == ACCEPTED
     assert found["program"] == found["notes"] == []

@@ -93,6 +93,10 @@ REFUSED: dict[str, tuple[Callable[[Command], Command], str]] = {
         _with("--speculative-config", '{"method":"mtp","num_speculative_tokens":0}'),
         "--speculative-config: num_speculative_tokens=0: Input should be greater than 0",
     ),
+    "exchange of shares": (
+        lambda command: [*command, "--dcp-comm-backend", "ag-rs"],
+        "argument --dcp-comm-backend: invalid choice: 'ag-rs'",
+    ),
     "no model": (lambda command: [*command[:2], *command[3:]], "`model` should be provided as the first positional"),
     "not vllm serve": (lambda command: ["vllm", "server", *command[2:]], "expected a command that starts with"),
 }
@@ -185,6 +189,17 @@ def test_the_nodes_of_a_replica_make_one_engine(verdicts: Mapping[str, Verdict])
     differing = {name for name in other.values if other.values[name] != first.values.get(name)}
     assert {name: other.values[name] for name in differing} == {"node_rank": 1, "headless": True}
     assert first.values["node_rank"] == 0
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_vllm_shares_the_cache_out_as_the_plan_says(
+    stack: str, workloads: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, Verdict]
+) -> None:
+    size = workloads[stack]["decodeContextParallelSize"]
+    shared = {"decode_context_parallel_size": 8, "dcp_comm_backend": "ag_rs"} if stack == "h200-fp8-1m" else {}
+    assert size == shared.get("decode_context_parallel_size", 1)
+    given = {"decode_context_parallel_size", "dcp_comm_backend"} & verdicts[stack].values.keys()
+    assert {dest: verdicts[stack].values[dest] for dest in given} == shared
 
 
 @pytest.mark.parametrize("stack", STACKS)
