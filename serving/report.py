@@ -195,8 +195,8 @@ def _shares(row: WorkloadPlan) -> str:
 
 
 def _offload(row: WorkloadPlan) -> str:
-    """Say what fits at least: a copy for each rank, as published runs had it (recipes#754, recipes#893)."""
-    ranks = row.tensor_parallel_size * row.pipeline_parallel_size
+    """Say what fits at least: a copy for each rank, as published runs had it (recipes#754, recipes#893), or for each group."""
+    ranks = row.tensor_parallel_size * row.pipeline_parallel_size // row.decode_context_parallel_size
     tokens = int((row.kv_offload_gib or 0) * 2**30 // (row.memory.kv_bytes_per_token * ranks))
     return f"{row.kv_offload_gib} GiB of host memory for what was computed before, {tokens:,} tokens or more"
 

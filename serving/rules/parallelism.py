@@ -8,7 +8,6 @@ from serving.rules.rule import Outcome, Rule, passed, refused, unknown
 
 _SHARED_CACHE_HEADS = 32  # MIN_HEADS_FOR_BF16_PREFILL of flashmla_sparse.py, 0.31.0 and 0.33.0
 _GLM_COMM_BACKEND = "a2a"  # models/config.py of 0.31.0 sets it for GlmMoeDsaForCausalLM (vllm#50382)
-_OFFLOADING = ("LMCache", "OffloadingConnector", "SimpleCPUOffloadConnector")
 
 
 def _pp_split(facts: WorkloadFacts) -> Outcome:
@@ -119,16 +118,6 @@ def _dcp_hopper(facts: WorkloadFacts) -> Outcome:
     )
 
 
-def _dcp_offload(facts: WorkloadFacts) -> Outcome:
-    connector = facts.kv_connector
-    if facts.decode_context_parallel_size == 1 or connector is None or not connector.startswith(_OFFLOADING):
-        return passed("an offloaded cache and decode context parallelism are not on together")
-    given = f"{connector} with decode context parallel size {facts.decode_context_parallel_size}"
-    if connector.startswith("LMCache"):
-        return refused(f"{given}: it takes one rank's cache for the whole, and each rank has a share")
-    return refused(f"{given}: nobody has published a run in which a shared-out MLA cache came back right")
-
-
 def _lmcache_pp(facts: WorkloadFacts) -> Outcome:
     connector = facts.kv_connector
     if facts.pipeline_parallel_size == 1 or connector is None or not connector.startswith("LMCache"):
@@ -136,6 +125,16 @@ def _lmcache_pp(facts: WorkloadFacts) -> Outcome:
     return refused(
         f"{connector} with {facts.pipeline_parallel_size} pipeline stages needs what vllm#48236 describes, and no release is "
         "known to have it"
+    )
+
+
+def _lmcache_dcp(facts: WorkloadFacts) -> Outcome:
+    connector = facts.kv_connector
+    if facts.decode_context_parallel_size == 1 or connector is None or not connector.startswith("LMCache"):
+        return passed("LMCache and decode context parallelism are not on together")
+    return refused(
+        f"{connector} with decode context parallel size {facts.decode_context_parallel_size} takes one rank's cache for the "
+        "whole, and each rank has a share of it"
     )
 
 
@@ -206,19 +205,19 @@ RULES: tuple[Rule, ...] = (
         _dcp_hopper,
     ),
     Rule(
-        "dcp-offload",
-        "KV offload is not used with decode context parallelism",
-        "parts of a cache that are restored as the whole, without an error",
-        "set the decode context parallel size to 1, or leave KV offload out",
-        "LMCache#4030 (open), vllm#41549",
-        _dcp_offload,
-    ),
-    Rule(
         "lmcache-pp",
         "LMCache has one pipeline stage",
         "the connector does not start, or cache that is being read is evicted",
         "use one pipeline stage or another connector",
         "vllm#48236 (open), LMCache#4082",
         _lmcache_pp,
+    ),
+    Rule(
+        "lmcache-dcp",
+        "LMCache keeps no cache that ranks share out",
+        "no hit, or a part of a cache that is restored as the whole without an error",
+        "set the decode context parallel size to 1, or use kvOffloadGiB",
+        "LMCache#4030 (open), LMCache#3561 (not merged)",
+        _lmcache_dcp,
     ),
 )

@@ -71,16 +71,17 @@ def test_the_component_is_refused_as_the_program_refuses_it(pack: Analyzer, over
     assert pack.analyze(properties(plan), TYPE) == expected
 
 
-def test_a_cache_that_is_shared_out_is_judged_by_machine_and_neighbours(pack: Analyzer) -> None:
-    """On H200 as the plan sets it, not on Blackwell, not beside KV offload; the pack reads it from the command."""
-    shared = "workloads.glm.decodeContextParallelSize=8"
-    assert pack.analyze(properties(glm("h200-fp8-1m")), TYPE) == []
+def test_a_cache_that_is_shared_out_is_judged_by_machine_and_exchange(pack: Analyzer) -> None:
+    """On H200 as the plan sets it, not on Blackwell, not without its exchange; the pack reads it from the command."""
+    said = properties(glm("h200-fp8-1m"))
+    assert pack.analyze(said, TYPE) == []
+    command = [word for word in glm("h200-fp8-1m").command if word not in {"--dcp-comm-backend", "ag_rs"}]
     refused = {
-        "dcp-workspace": properties(glm("prod", shared)),
-        "dcp-offload": properties(glm("dev", shared, "workloads.glm.kvOffloadGiB=512")),
+        "dcp-workspace": properties(glm("prod", "workloads.glm.decodeContextParallelSize=8")),
+        "dcp-hopper": {**said, "command": command},
     }
-    for rule, said in refused.items():
-        assert [row.policy for row in pack.analyze(said, TYPE)] == [rule]
+    for rule, wrong in refused.items():
+        assert [row.policy for row in pack.analyze(wrong, TYPE)] == [rule]
 
 
 def test_a_component_that_says_nothing_is_refused(pack: Analyzer) -> None:

@@ -97,7 +97,7 @@ MANDATORY = """
     parser-old parser-missing tools-forced-024 tools-required-026
     engine-too-old b200-garbage-023 indexer-expand-023 deepgemm-b200-023 fi-moe-hang-023 host-mem-028 nixl-mtp
     runai-load runai-mtp-028 reorder-load ready-600
-    pp-split dcp-028 dcp-029 dcp-any dcp-workspace dcp-ranks dcp-hopper dcp-offload lmcache-pp
+    pp-split dcp-028 dcp-029 dcp-any dcp-workspace dcp-ranks dcp-hopper lmcache-pp lmcache-dcp
     offload-shm
 """
 ADVISORY = """
