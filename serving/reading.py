@@ -21,6 +21,9 @@ from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, GIB
 from serving.spelling import InputError
 
 _LARGE_GPU_GIB = 160  # from this size on the API server batches 16,384 tokens instead of 8,192
+DATA_PARALLEL = (
+    "--data-parallel-size is not 1, and what a data parallel rank keeps of the weights is not in the memory model"
+)
 _MTP_TOKENS = 1  # num_nextn_predict_layers of GLM-5.2 and 5.3
 
 # A snapshot in Hugging Face's cache: its folder names the repository and the revision.
@@ -141,7 +144,7 @@ def _readers(given: Arguments, image: str, around: Surroundings) -> dict[str, Ca
         "revision": lambda: _served(given)[1],
         "checkpoint": lambda: catalogue.checkpoints().get(_served(given)[0]),
         "nodes_per_replica": lambda: _count(given, "nnodes") or around.nodes_per_replica or 1,
-        "tensor_parallel_size": lambda: _count(given, "tensor-parallel-size") or 1,
+        "tensor_parallel_size": lambda: _tensor_parallel_size(given),
         "max_model_len": lambda: _count(given, "max-model-len", automatic=True),
         "max_num_seqs": lambda: _max_num_seqs(given),
         "max_num_batched_tokens": lambda: _max_num_batched_tokens(given, around),
@@ -187,6 +190,16 @@ def _count(given: Arguments, flag: str, *, automatic: bool = False) -> int | Non
     if number < 1:
         raise FlagError(flag, value, "a whole number such as 131072 or 128K")
     return number
+
+
+def _tensor_parallel_size(given: Arguments) -> int:
+    """Read among how many GPUs weights are divided, which nobody can tell under data parallelism.
+
+    There every rank has attention and dense weights of its own, and experts are divided in ways that depend on more flags.
+    """
+    if (_count(given, "data-parallel-size") or 1) > 1:
+        raise UnknownArgumentError(DATA_PARALLEL)
+    return _count(given, "tensor-parallel-size") or 1
 
 
 def _fraction(given: Arguments, flag: str, default: float) -> float:

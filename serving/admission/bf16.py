@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from serving import catalogue
 from serving.admission.cel import Variable, literal, pattern, refusals
 from serving.admission.reading import (
+    DATA_PARALLEL_SIZE,
     GPU_MEMORY_UTILIZATION,
     NODES,
     PIPELINE_PARALLEL_SIZE,
@@ -16,6 +17,7 @@ from serving.admission.reading import (
 from serving.catalogue import Checkpoint, Gpu
 from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, KV_BLOCK_TOKENS, MemoryBreakdown, ServingShape, breakdown
 from serving.plan import RELEASE_LABEL, accelerator_class
+from serving.reading import DATA_PARALLEL
 
 _TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _PIPELINE_STAGES = (1, 2, 4)
@@ -59,6 +61,7 @@ def bf16_one_node() -> tuple[Variable, ...]:
     ].filter(v, v in variables.machines).map(v, variables.machines[v]) + [""])[0]),
   "tp": dyn({last_value(TENSOR_PARALLEL_SIZE, "1")}),
   "pp": dyn({last_value(PIPELINE_PARALLEL_SIZE, "1")}),
+  "dp": dyn({last_value(DATA_PARALLEL_SIZE, "1")}),
   "mtp": dyn(m.run.matches({_SPECULATIVE}) ? "{_WITH_MTP}" : ""),
   "nodes": dyn([{last_value(NODES, "1")}].map(n,
     object.kind == "LeaderWorkerSet" ? int(object.spec.?leaderWorkerTemplate.?size.orValue(1)) :
@@ -89,6 +92,7 @@ def bf16_one_node() -> tuple[Variable, ...]:
     "the catalogue does not know the vLLM release behind image " + m.container.image :
   m.settings.machine == "" ?
     "cannot be judged: nothing says on which GPUs BF16 weights would be; select {_CLASS_LABEL} with a machine of the catalogue" :
+  !(m.settings.dp.matches({_COUNT}) && int(m.settings.dp) == 1) ? "cannot be judged: {DATA_PARALLEL}" :
   m.weights == 0.0 ? "cannot be judged: no arithmetic for " + m.settings.tp + " ranks in " + m.settings.pp + " stages" :
   m.ranks > m.gpus ? string(m.ranks) + " ranks are more than the " + string(m.gpus) + " GPUs of " + m.nodes :
   m.share == 0.0 ? "cannot be judged: gpu_memory_utilization " + m.settings.share + " is no fraction" :

@@ -27,6 +27,7 @@ MODEL = _names("--model")
 REVISION = _names("--revision")
 TENSOR_PARALLEL_SIZE = _names("--tensor-parallel-size")
 PIPELINE_PARALLEL_SIZE = _names("--pipeline-parallel-size")
+DATA_PARALLEL_SIZE = _names("--data-parallel-size")
 NODES = _names("--nnodes")
 GPU_MEMORY_UTILIZATION = _names("--gpu-memory-utilization")
 _CONFIG = _names("--config")
@@ -35,6 +36,7 @@ _JUDGED = (
     *REVISION,
     *TENSOR_PARALLEL_SIZE,
     *PIPELINE_PARALLEL_SIZE,
+    *DATA_PARALLEL_SIZE,
     *NODES,
     *GPU_MEMORY_UTILIZATION,
     *_CONFIG,
