@@ -12,6 +12,9 @@ from itertools import accumulate, combinations, pairwise
 from serving.catalogue import Architecture, Precision
 from serving.spelling import listed
 
+FABRIC_PLUGIN = "AWS Libfabric"
+"""What aws-ofi-nccl calls itself to NCCL: up to 1.11 this only, later Libfabric or OFI too (`nccl_ofi_interface_nvidia.cpp`)."""
+
 
 def rank_problem(architecture: Architecture, precision: Precision, gpus: int, stages: int) -> str | None:
     """Return why vLLM cannot divide a model among so many GPUs in so many pipeline stages, or None.

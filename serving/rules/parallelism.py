@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from serving.facts import WorkloadFacts
-from serving.parallelism import context_problem, partition_problem
+from serving.parallelism import FABRIC_PLUGIN, context_problem, partition_problem
 from serving.rules.rule import Outcome, Rule, passed, refused, unknown
 
+_FABRIC_NAMES = frozenset(
+    {FABRIC_PLUGIN.lower(), "libfabric", "ofi"}
+)  # aws-ofi-nccl's names; NCCL compares without case
 _SHARED_CACHE_HEADS = 32  # MIN_HEADS_FOR_BF16_PREFILL of flashmla_sparse.py, 0.31.0 and 0.33.0
 _GLM_COMM_BACKEND = "a2a"  # models/config.py of 0.31.0 sets it for GlmMoeDsaForCausalLM (vllm#50382)
 
@@ -118,6 +121,18 @@ def _dcp_hopper(facts: WorkloadFacts) -> Outcome:
     )
 
 
+def _nccl_tcp(facts: WorkloadFacts) -> Outcome:
+    if facts.nodes_per_replica == 1:
+        return passed("one node serves the model")
+    asked = facts.variable("NCCL_NET")
+    given = f"NCCL_NET is {asked}" if asked else "NCCL_NET is not set"
+    if asked and asked.lower() in _FABRIC_NAMES:
+        return passed(given)
+    return refused(
+        f"{given}, so NCCL may take TCP between {facts.nodes_per_replica} nodes, about 28 times slower than EFA"
+    )
+
+
 def _lmcache_pp(facts: WorkloadFacts) -> Outcome:
     connector = facts.kv_connector
     if facts.pipeline_parallel_size == 1 or connector is None or not connector.startswith("LMCache"):
@@ -203,6 +218,15 @@ RULES: tuple[Rule, ...] = (
         "use tensor parallel size 4 or more with --dcp-comm-backend ag_rs",
         "vLLM source, flashmla_sparse.py of 0.31.0 and 0.33.0, vllm#46514, vllm#50382",
         _dcp_hopper,
+    ),
+    Rule(
+        "nccl-tcp",
+        "NCCL takes no TCP between nodes",
+        "every token is about 28 times slower between nodes, without an error",
+        f"set NCCL_NET to {FABRIC_PLUGIN}, as the plan does: an image without aws-ofi-nccl then does not start",
+        "NCCL 2.28.9 on two H100s, aws-ofi-nccl source, ADAI",
+        _nccl_tcp,
+        level="advisory",
     ),
     Rule(
         "lmcache-pp",

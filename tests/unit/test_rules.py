@@ -102,7 +102,7 @@ MANDATORY = """
 """
 ADVISORY = """
     mtp-accuracy mtp-quality allreduce-mnnvl sparse-path-corruption turn3-reasoning tools-residual
-    rss-leak mrv2 no-deepgemm omp-load warmup-b200 pp-tools offload-ghost
+    rss-leak mrv2 no-deepgemm omp-load warmup-b200 pp-tools nccl-tcp offload-ghost
 """
 
 

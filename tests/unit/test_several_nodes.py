@@ -204,6 +204,7 @@ def test_what_nodes_need_to_talk_over_efa() -> None:
         "FI_PROVIDER": "efa",
         "FI_EFA_USE_DEVICE_RDMA": "1",
         "FI_EFA_FORK_SAFE": "1",
+        "NCCL_NET": "AWS Libfabric",
         "NCCL_DEBUG": "INFO",
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
     }
