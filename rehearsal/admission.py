@@ -45,7 +45,9 @@ def _pod(cluster: Cluster, workload: WorkloadPlan) -> Object:
     label = f"app.kubernetes.io/instance={workload.name}"
     pods = cluster.list("v1", "Pod", workload.namespace, label_selector=label)
     running = pods[0] if pods else _declared(cluster, workload)
-    metadata = {"name": "tried-out", "namespace": workload.namespace, "labels": running["metadata"]["labels"]}
+    # The LeaderWorkerSet controller refuses a pod of a group without its annotations, or without a number in its name.
+    kept = {key: running["metadata"].get(key) or {} for key in ("labels", "annotations")}
+    metadata = {"name": "tried-out-1", "namespace": workload.namespace, **kept}
     # Without what its creation has filled in: a node, and the label values of its own group.
     spec = {key: value for key, value in running["spec"].items() if key not in {"nodeName", "affinity"}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

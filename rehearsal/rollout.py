@@ -1,21 +1,28 @@
-"""Waiting for what keeps pods (Deployment, DaemonSet, LeaderWorkerSet) as Pulumi does, and saying why it will not come up."""
+"""Waiting for what keeps pods as Pulumi does, and saying why it will not come up."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from rehearsal.cluster import Cluster
-from rehearsal.groups.pods import SET_NAME
+from rehearsal.groups.names import KIND, REVISION, SET_NAME, WORKER_INDEX
 from rehearsal.placement import pod_template, why_not_placed
 from rehearsal.resource import RehearsalError
 from rehearsal.scale import TIME_SCALE
+from rehearsal.wait_for import Condition, conditions
 
 # How long a pod may stay unschedulable after the cluster last changed. The real scheduler tries again at every change of a
 # node within a second or two.
 _SETTLED_SECONDS = 6.0
+
+# How often a group may be made anew for containers that fail before it is clear that it will not come up: one that starts while
+# another goes may fail once.
+_TRIES = 3
 
 _REVISION = "deployment.kubernetes.io/revision"
 
@@ -23,10 +30,11 @@ Object = dict[str, Any]
 
 
 def wait_until_ready(cluster: Cluster, body: Object, label: str) -> None:
-    """Wait until an object that keeps pods runs as it says; other kinds are not waited for."""
-    if body["kind"] in _READY:
+    """Wait until an object that keeps pods runs as it says, or as its annotation for Pulumi does; others are not waited for."""
+    awaited = conditions(body, label)
+    if awaited or body["kind"] in _READY:
         cluster.touch()
-        rollout = _Rollout(cluster, body, label)
+        rollout = _Rollout(cluster, body, label, awaited)
         cluster.wait(rollout.done, rollout.why_not)
 
 
@@ -35,8 +43,11 @@ class _Rollout:
     cluster: Cluster
     body: Object
     label: str
+    awaited: list[Condition]
     _progress: tuple[int, ...] = ()
     _progressed: float = field(default_factory=time.monotonic)
+    _began: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    _failed: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
 
     def done(self) -> bool:
         """Whether everything is ready; raise `RehearsalError` once it is clear that it never will be."""
@@ -46,25 +57,32 @@ class _Rollout:
         )
         if current is None:
             raise RehearsalError(f"{self.label}: was deleted while it was waited for")
-        if _READY[current["kind"]](current):
+        if self._is_ready(current):
             return True
         self._fail_if_refused(current)
         self._fail_if_stopped(current)
+        self._fail_if_made_anew(current)
         if self.cluster.settled(_SETTLED_SECONDS):
+            self._fail_if_none_is_made(current)
             self._fail_if_unplaced(current)
         return False
+
+    def _is_ready(self, current: Object) -> bool:
+        if self.awaited:
+            return all(condition.holds(current) for condition in self.awaited)
+        return _READY[current["kind"]](current)
 
     def why_not(self) -> str:
         """Return the sentence for a deadline that has passed."""
         pods = self._pods(self.body)
         states = "; ".join(f"pod {p['metadata']['name']} is {p['status'].get('phase')}" for p in pods)
-        return f"{self.label}: is not ready: {states or 'it has no pod'}"
+        missing = ", ".join(str(condition) for condition in self.awaited)
+        waited = f" (waited for {missing})" if missing else ""
+        return f"{self.label}: is not ready: {states or 'it has no pod'}{waited}"
 
     def _fail_if_refused(self, current: Object) -> None:
         for condition in current.get("status", {}).get("conditions") or []:
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                raise RehearsalError(f"{self.label}: {condition['message']}")
-            if condition.get("reason") in {"PodRefused", "GroupFails"}:
                 raise RehearsalError(f"{self.label}: {condition['message']}")
 
     def _fail_if_stopped(self, current: Object) -> None:
@@ -83,6 +101,35 @@ class _Rollout:
             words = "; ".join(failures(pod))
             if words:
                 raise RehearsalError(f"{self.label}: {self._stopped_at(pod, pods, current)}: {words}")
+
+    def _fail_if_made_anew(self, current: Object) -> None:
+        """Fail if a pod of a group ends for containers that fail, and its group is made anew and ends so again."""
+        if SET_NAME not in _selector(current):
+            return
+        pods = self._pods(current)
+        for pod in pods:
+            metadata, words = pod["metadata"], "; ".join(failures(pod))
+            if not words or not _has_restarted(pod):
+                continue
+            ends = self._failed[metadata["name"]]
+            ends[metadata["uid"]] = words
+            if len(ends) == _TRIES:
+                revision = metadata["labels"][REVISION]
+                firsts = [row for row in pods if row["metadata"]["labels"].get(WORKER_INDEX) == "0"]
+                new = [row for row in firsts if row["metadata"]["labels"].get(REVISION) == revision]
+                raise RehearsalError(f"{self.label}: {self._stopped_at(pod, new, current)}: {words}")
+
+    def _fail_if_none_is_made(self, current: Object) -> None:
+        """Fail if a group's pod, or the StatefulSet that makes it, is refused: the controllers say so in events only."""
+        if SET_NAME not in _selector(current):
+            return
+        names = {current["metadata"]["name"], *(pod["metadata"]["name"] for pod in self._pods(current))}
+        events = self.cluster.list(
+            "v1", "Event", current["metadata"]["namespace"], field_selector="reason=FailedCreate"
+        )
+        for event in events:
+            if event["involvedObject"]["name"] in names and _time(event) > self._began:
+                raise RehearsalError(f"{self.label}: {event['message']}")
 
     def _stopped_at(self, pod: Object, pods: list[Object], current: Object) -> str:
         name, replicas = pod["metadata"]["name"], current["spec"]["replicas"]
@@ -127,9 +174,23 @@ def failures(pod: Object) -> Iterator[str]:
 
 
 def _selector(owner: Object) -> Mapping[str, str]:
-    if owner["kind"] == "LeaderWorkerSet":
+    """Return the labels of an object's pods. A set's groups are all its pods, also of the StatefulSet of their first ones."""
+    selector: Mapping[str, str] = (owner["spec"].get("selector") or {}).get("matchLabels") or {}
+    if owner["kind"] == KIND or SET_NAME in selector:
         return {SET_NAME: owner["metadata"]["name"]}
-    return owner["spec"]["selector"]["matchLabels"]
+    return selector
+
+
+def _has_restarted(pod: Object) -> bool:
+    status = pod.get("status", {})
+    rows = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    return any(row["restartCount"] > 0 for row in rows)
+
+
+def _time(event: Object) -> datetime:
+    """Return when something last happened, to the second."""
+    text = event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]
+    return datetime.fromisoformat(text)
 
 
 def _unschedulable(pods: list[Object]) -> Iterator[tuple[Object, str]]:
@@ -168,9 +229,4 @@ def _daemon_set_ready(current: Object) -> bool:
     )
 
 
-def _groups_ready(current: Object) -> bool:
-    """What the stack has Pulumi wait for: as many ready groups as there are to be."""
-    return current.get("status", {}).get("readyReplicas", 0) == current["spec"]["replicas"]
-
-
-_READY = {"Deployment": _deployment_ready, "DaemonSet": _daemon_set_ready, "LeaderWorkerSet": _groups_ready}
+_READY = {"Deployment": _deployment_ready, "DaemonSet": _daemon_set_ready}

@@ -141,6 +141,7 @@ def opened(
     from rehearsal.cluster import Cluster  # noqa: PLC0415 (loads the Kubernetes client)
     from rehearsal.existing_cluster import StandInCluster  # noqa: PLC0415
     from rehearsal.groups.controller import GroupController  # noqa: PLC0415
+    from rehearsal.groups.program import build_controller  # noqa: PLC0415
     from rehearsal.kubelet.kubelet import Kubelet  # noqa: PLC0415
     from rehearsal.kubelet.programs import StandIns  # noqa: PLC0415
     from rehearsal.nodes import SimulatedNodes  # noqa: PLC0415
@@ -156,11 +157,18 @@ def opened(
         capacity_blocks=capacity_blocks(plan),
     )
     servers = servers or StandIns()
+    if plan.installs_leader_worker_set:  # nobody else waits for it, and whoever does should not do so in mid-update
+        build_controller(lambda line: timeline.tell("setup", line))
+
+    def check() -> None:
+        control_plane.check()
+        groups.check()
+
     with ExitStack() as cleanup:
         if pack is not None:
             cleanup.callback(pack.stop)
         scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
-        cluster = Cluster(control_plane.kubeconfig, scratch, control_plane.check, _WAIT_SECONDS + servers.start_seconds)
+        cluster = Cluster(control_plane.kubeconfig, scratch, check, _WAIT_SECONDS + servers.start_seconds)
         cleanup.callback(cluster.close)
         nodes = SimulatedNodes(cluster, timeline.tell)
         cleanup.callback(nodes.stop)
@@ -175,7 +183,7 @@ def opened(
         )
         cleanup.callback(kubelet.stop)
         kubelet.start()
-        groups = GroupController(cluster, timeline.tell)
+        groups = GroupController(cluster, control_plane, timeline.tell)
         world = RehearsedWorld(aws, cluster, nodes, groups, region, timeline.tell)
         stand_in = StandInCluster(control_plane.kubeconfig, scratch)
         engine = InProcessEngine(ROOT, plan.stack, stand_in.settings(plan, settings), world)
@@ -261,7 +269,10 @@ class Rehearsal:
             self._try_admission(row)
         if self.world.groups.installed:
             self.proof.append(
-                ("played", "the LeaderWorkerSet controller: its chart was not installed, its part was played here")
+                (
+                    "controller",
+                    "LeaderWorkerSet's own program of the chart's release ran here; the chart was not installed",
+                )
             )
 
     def _served(self, row: WorkloadPlan) -> str:

@@ -110,18 +110,15 @@ class RehearsedWorld:
         return Updated(created.id, outputs)
 
     def _install(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
-        """Play the part of the one chart that a stack has."""
+        """Run the controller of the one chart that a stack has."""
         if resource.inputs["chart"] != LEADER_WORKER_SET_CHART:
-            raise RehearsalError(f"{resource.label}: chart: a rehearsal plays {LEADER_WORKER_SET_CHART} only")
+            raise RehearsalError(f"{resource.label}: chart: a rehearsal knows {LEADER_WORKER_SET_CHART} only")
         for problem in _unpinned_in_values(resource.inputs.get("values") or {}):
             raise RehearsalError(f"{resource.label}: values.{problem}")
         if preview:
             return None, dict(resource.inputs)
-        self.groups.install(resource.label)
-        self.tell(
-            "groups",
-            f"the controller of {chart_name(resource)} is PLAYED by this rehearsal: the real one cannot be had here",
-        )
+        self.groups.install(resource.label, f"v{resource.inputs['version']}")
+        self.tell("groups", f"the controller of {chart_name(resource)} runs; the chart itself is not installed")
         return f"{resource.name}-id", dict(resource.inputs)
 
     def _join(self, name: str) -> None:

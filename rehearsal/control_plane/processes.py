@@ -151,6 +151,12 @@ class ControlPlane:
         return self._running()[1].certificate.read_bytes()
 
     @property
+    def serving_certificate(self) -> tuple[Path, Path]:
+        """The certificate of loopback, and its key, with which a program beside the control plane can serve the API server."""
+        layout = self._running()[1]
+        return layout.certificate, layout.key
+
+    @property
     def token(self) -> str:
         """The bearer token of an administrator."""
         return self._tokens["admin"]

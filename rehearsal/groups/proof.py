@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from rehearsal.cluster import Cluster
-from rehearsal.groups.pods import GROUP_INDEX
+from rehearsal.groups.names import GROUP_INDEX
 from rehearsal.resource import RehearsalError
 from serving.plan import WorkloadPlan
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rehearsal.groups.pods import GROUP_KEY
+from rehearsal.groups.names import GROUP_KEY
 from rehearsal.kubelet.sandbox import Sandbox
 from rehearsal.resource import RehearsalError
 from rehearsal.scale import KUBELET_SCALE, TIME_SCALE

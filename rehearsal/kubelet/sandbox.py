@@ -107,7 +107,7 @@ def sandbox(pod: Object, folder: Path, read: Read, address: str) -> Sandbox:
         _fill(volume, pod["metadata"]["namespace"], folder / "volumes" / volume["name"], read)
     containers: Sequence[Object] = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
     declared = [row["containerPort"] for container in containers for row in container.get("ports") or []]
-    return Sandbox(folder, pod, {port: _free_port() for port in declared}, address)
+    return Sandbox(folder, pod, {port: free_port() for port in declared}, address)
 
 
 def _fill(volume: Object, namespace: str, folder: Path, read: Read) -> None:
@@ -129,7 +129,8 @@ def _fill(volume: Object, namespace: str, folder: Path, read: Read) -> None:
         place.write_bytes(files[key])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens at; raise `RehearsalError` if there is none."""
     for port in SystemRandom().sample(_PORTS, _ATTEMPTS):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             try:

@@ -11,11 +11,10 @@ import httpx2
 import yaml
 
 from rehearsal.control_plane import ControlPlane
-from rehearsal.groups.schema import API_VERSION, GROUP, KIND, definition
+from rehearsal.groups.names import API_VERSION, KIND
 
 Schema = dict[str, Any]
 
-_POD_TEMPLATE = "io.k8s.api.core.v1.PodTemplateSpec"
 _REFERENCE = re.compile(r"#/definitions/(.+)")
 
 # OpenAPI 2 has no word for one of two types: these are strings there, and numbers, too, in what the API server takes.
@@ -34,10 +33,10 @@ def published(plane: ControlPlane) -> dict[str, Schema]:
     return answer.raise_for_status().json()["definitions"]
 
 
-def schemas(definitions: Mapping[str, Schema]) -> dict[tuple[str, str, str], Schema]:
-    """Return a schema for each group, version and kind, and for LeaderWorkerSet, that allows no field which it does not name.
+def schemas(definitions: Mapping[str, Schema], leader_worker_sets: Schema) -> dict[tuple[str, str, str], Schema]:
+    """Return a schema for each group, version and kind that allows no field which it does not name.
 
-    LeaderWorkerSet's is the rehearsal's own; the pods in it are the API server's.
+    `leader_worker_sets` is the definition of the kind that its controller brings.
     """
     strict = {name: _TEXT_OR_NUMBER.get(name) or _closed(schema) for name, schema in definitions.items()}
     made = {
@@ -45,18 +44,15 @@ def schemas(definitions: Mapping[str, Schema]) -> dict[tuple[str, str, str], Sch
         for schema in strict.values()
         for row in cast("list[dict[str, str]]", schema.get("x-kubernetes-group-version-kind", []))
     }
-    return made | {(GROUP, API_VERSION.rpartition("/")[2], KIND): _with_definitions(_leader_worker_set(), strict)}
+    group, _, version = API_VERSION.partition("/")
+    return made | {(group, version, KIND): _with_definitions(_leader_worker_set(leader_worker_sets), strict)}
 
 
-def _leader_worker_set() -> Schema:
-    schema: Schema = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    own = schema["properties"]
-    group = own["spec"]["properties"]["leaderWorkerTemplate"]
-    template = {"$ref": f"#/definitions/{_POD_TEMPLATE}"}
-    pods = {**group, "properties": {**group["properties"], "leaderTemplate": template, "workerTemplate": template}}
-    spec = {**own["spec"], "properties": {**own["spec"]["properties"], "leaderWorkerTemplate": pods}}
+def _leader_worker_set(definition: Schema) -> Schema:
+    """Return the kind's own schema; the fields of an object's metadata are not in it."""
+    (schema,) = (row["schema"]["openAPIV3Schema"] for row in definition["spec"]["versions"])
     metadata = {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
-    return _closed({**schema, "properties": {**own, "metadata": metadata, "spec": spec}})
+    return _closed({**schema, "properties": {**schema["properties"], "metadata": metadata}})
 
 
 def _closed(schema: Any) -> Any:

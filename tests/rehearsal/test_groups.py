@@ -1,6 +1,6 @@
 """The two-node stack on the real control plane: a group is placed, made anew and ready as a whole, or not at all.
 
-The LeaderWorkerSet controller's part is played by the rehearsal; scheduler, API server, gate and the engines' processes are not.
+The LeaderWorkerSet controller is the real one, as are scheduler, API server and gate; the engines are stand-ins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import pytest
 
 from rehearsal.cluster import Cluster, Object
 from rehearsal.control_plane import ControlPlane
-from rehearsal.groups.pods import GROUP_KEY
+from rehearsal.groups.names import GROUP_KEY
+from rehearsal.rollout import failures
 from rehearsal.run import ROOT, Rehearsal, load, opened
 from rehearsal.timeline import Timeline
 
@@ -111,8 +112,8 @@ def test_half_a_group_never_becomes_ready(serving: Rehearsal) -> None:
     def given_up() -> bool:
         assert not ready(cluster)
         assert answering(cluster) == []
-        conditions = (cluster.get(*SET) or {}).get("status", {}).get("conditions") or []
-        return any("Startup probe failed" in row["message"] for row in conditions)
+        said = [words for row in pods(cluster).values() for words in failures(row)]
+        return any("Startup probe failed" in words for words in said)
 
     cluster.patch({**node, "spec": {"unschedulable": True}})
     try:

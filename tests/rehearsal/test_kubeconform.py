@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from rehearsal.control_plane import ControlPlane
+from rehearsal.groups.program import build_controller
 from rehearsal.rendering import as_yaml
 from rehearsal.run import render
 from tests.fixtures.stacks import EXAMPLES
@@ -24,7 +25,7 @@ def kubeconform(
     control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory, progress: Callable[[str], None]
 ) -> Judge:
     folder = tmp_path_factory.mktemp("schemas")
-    write_schemas(folder, schemas(published(control_plane)))
+    write_schemas(folder, schemas(published(control_plane), build_controller(progress).definition()))
     program = build_kubeconform(progress)
     return lambda documents: judge(program, folder, documents)
 
