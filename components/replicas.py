@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,6 +18,7 @@ _API_VERSION = "leaderworkerset.x-k8s.io/v1"
 # Without replicas there is nothing to wait for, and a LeaderWorkerSet would never say that it has as many as it should: none.
 _NOT_AWAITED = {"pulumi.com/skipAwait": "true"}
 _WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
+_TEMPLATE = "glm-on-gpus/template"
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,20 @@ def _deployment(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptions) -> 
 
 def _leader_worker_set(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
     plan = args.plan
-    return k8s.apiextensions.CustomResource(
+    digest = pulumi.Output.json_dumps(_group_templates(args), sort_keys=True).apply(_digest)
+    # Not the workload's own name: the controller makes a headless Service of this one, for the pods to find each other.
+    set_name = f"{plan.name}-group"
+    made = k8s.apiextensions.CustomResource(
         f"{name}-leader-worker-set",
         api_version=_API_VERSION,
         kind="LeaderWorkerSet",
         metadata={
-            # Not the workload's own name: the controller makes a headless Service of this one, for the pods to find each other.
-            "name": f"{plan.name}-group",
+            "name": set_name,
             "namespace": args.namespace,
             "labels": args.labels,
-            # Pulumi knows no readiness of this kind. A group counts as ready when its first pod, the gate's, is.
-            "annotations": {"pulumi.com/waitFor": f"jsonpath={{.status.readyReplicas}}={plan.replicas}"}
-            if plan.replicas
-            else _NOT_AWAITED,
+            # Pulumi knows no readiness of this kind, and its status does not say of which generation it is: after an update it
+            # is the old one's for a moment. So this waits only until there is a StatefulSet, and that one is waited for below.
+            "annotations": _wait_for({".status.replicas": plan.replicas}) if plan.replicas else _NOT_AWAITED,
         },
         spec=_as_written(
             {
@@ -100,19 +103,66 @@ def _leader_worker_set(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptio
                     "size": plan.nodes_per_replica,
                     # An engine that has lost a node answers nobody, and none of its processes can be replaced.
                     "restart_policy": "RecreateGroupOnPodRestart",
-                    "leader_template": {"metadata": _template_metadata(args), "spec": pod_spec(plan, args.needs)},
-                    "worker_template": {
-                        "metadata": _template_metadata(args),
-                        "spec": worker_pod_spec(plan, args.needs),
-                    },
+                    **_group_templates(args, {_TEMPLATE: digest}),
                 },
             }
         ),
         opts=opts,
     )
+    if plan.replicas:
+        _await_groups(name, set_name, args, digest, pulumi.ResourceOptions.merge(opts, _after(made)))
+    return made
 
 
-def _template_metadata(args: ReplicasArgs) -> k8s.meta.v1.ObjectMetaArgsDict:
+def _group_templates(
+    args: ReplicasArgs, annotations: Mapping[str, pulumi.Input[str]] | None = None
+) -> dict[str, object]:
+    """Return the two kinds of pods of a group: the first, which answers, and the others."""
+    metadata = _template_metadata(args, annotations)
+    return {
+        "leader_template": {"metadata": metadata, "spec": pod_spec(args.plan, args.needs)},
+        "worker_template": {"metadata": metadata, "spec": worker_pod_spec(args.plan, args.needs)},
+    }
+
+
+def _await_groups(
+    name: str, set_name: str, args: ReplicasArgs, digest: pulumi.Output[str], opts: pulumi.ResourceOptions
+) -> None:
+    """Have Pulumi wait until every group is of this template and ready, through the controller's StatefulSet of first pods.
+
+    It has the set's name, and a status that says of which generation it is. Its pods' template is that of first pods, so that the
+    digest in it tells a StatefulSet that the controller has updated from one that it has not come to yet. Patching it changes
+    nothing that the controller keeps: it is Pulumi's way to wait for an object that somebody else makes.
+    """
+    awaited = {
+        f".spec.template.metadata.annotations['{_TEMPLATE}']": digest,
+        ".status.updatedReplicas": args.plan.replicas,
+        ".status.readyReplicas": args.plan.replicas,
+    }
+    k8s.apps.v1.StatefulSetPatch(
+        f"{name}-groups",
+        metadata={"name": set_name, "namespace": args.namespace, "annotations": _wait_for(awaited)},
+        opts=opts,
+    )
+
+
+def _wait_for(values: Mapping[str, pulumi.Input[object]]) -> dict[str, pulumi.Output[str]]:
+    """Return the annotation that has Pulumi wait until fields of an object have values."""
+    conditions = [pulumi.Output.format("jsonpath={{{0}}}={1}", path, value) for path, value in values.items()]
+    return {"pulumi.com/waitFor": pulumi.Output.json_dumps(conditions)}
+
+
+def _after(made: pulumi.Resource) -> pulumi.ResourceOptions:
+    return pulumi.ResourceOptions(depends_on=[made])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _template_metadata(
+    args: ReplicasArgs, annotations: Mapping[str, pulumi.Input[str]] | None = None
+) -> k8s.meta.v1.ObjectMetaArgsDict:
     """Say in the cluster what the flags say to vLLM."""
     return {
         "labels": args.labels,
@@ -120,6 +170,7 @@ def _template_metadata(args: ReplicasArgs) -> k8s.meta.v1.ObjectMetaArgsDict:
             "glm-on-gpus/model": args.plan.checkpoint.repository,
             "glm-on-gpus/revision": args.plan.revision,
             "kubectl.kubernetes.io/default-container": "vllm",
+            **(annotations or {}),
         },
     }
 

@@ -44,8 +44,11 @@ class Cluster:
 
     # --- reading and writing ----------------------------------------------------------------------------------
 
-    def apply(self, body: Object, label: str) -> Object:
-        """Apply an object by server-side apply; a refusal names the resource, the field and the server's reason."""
+    def apply(self, body: Object, label: str, manager: str = _FIELD_MANAGER) -> Object:
+        """Apply an object by server-side apply; a refusal names the resource, the field and the server's reason.
+
+        `manager` is who then owns the fields, as the API server notes it.
+        """
         kind = self._kind(body, label)
         try:
             return cast(
@@ -54,7 +57,7 @@ class Cluster:
                     body=body,
                     name=body["metadata"]["name"],
                     namespace=body["metadata"].get("namespace"),
-                    field_manager=_FIELD_MANAGER,
+                    field_manager=manager,
                 ).to_dict(),
             )
         except ApiException as error:

@@ -11,15 +11,19 @@ import yaml
 from rehearsal.aws import AwsRefusal, AwsStandIn
 from rehearsal.charts import chart_name, is_chart
 from rehearsal.resource import Created, RehearsalError, Resource, World
-from rehearsal.world import Object, object_of
+from rehearsal.world import Object, is_patch, object_of
 
 
 class RenderedWorld(World):
-    """Collects `objects`, and the names of `charts`; AWS answers through the stand-in, so that values from it are there."""
+    """Collects `objects`, and the names of `charts` and of `patched` objects, which somebody else makes.
+
+    AWS answers through the stand-in, so that values from it are there.
+    """
 
     def __init__(self, region: str) -> None:
         self.objects: list[Object] = []
         self.charts: list[str] = []
+        self.patched: list[str] = []
         self._aws = AwsStandIn(region)
         self._lock = threading.Lock()
 
@@ -37,7 +41,10 @@ class RenderedWorld(World):
         if resource.type.startswith("kubernetes:"):
             body = object_of(resource)
             with self._lock:
-                self.objects.append(body)
+                if is_patch(resource):
+                    self.patched.append(f"{body['kind']} {body['metadata']['name']}")
+                else:
+                    self.objects.append(body)
             return body["metadata"]["name"], dict(resource.inputs)
         return f"{resource.name}-id", {}
 

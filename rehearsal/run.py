@@ -371,11 +371,13 @@ class Rehearsal:
 def render(stack: str, overrides: Sequence[str], say: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
     """Yield every Kubernetes object of a stack as the API server would get it, always in the same order.
 
-    `say` gets a line for each chart, whose objects are in no rendering.
+    `say` gets a line for each chart, whose objects are in no rendering, and for each object of which only a part is known.
     """
     world, _ = _rendered(stack, overrides)
     for chart in world.charts:
         say(f"not rendered: the objects of chart {chart}")
+    for patched in world.patched:
+        say(f"not rendered: what is patched of {patched}, which is made in the cluster")
     yield from world.objects
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rehearsal.groups.names import WORKER_INDEX
 from rehearsal.resource import NotReadyError, RehearsalError, Step
 from rehearsal.run import ROOT, Rehearsal, load, opened, policy_pack, started, tell_plan
 from rehearsal.timeline import Timeline
@@ -156,6 +157,8 @@ class Upgrade:
         pods = self.rehearsal.world.cluster.list(
             "v1", "Pod", row.namespace, label_selector=f"app.kubernetes.io/instance={row.name}"
         )
+        if row.kind == "LeaderWorkerSet":  # a group counts by its first pod
+            pods = [pod for pod in pods if pod["metadata"]["labels"].get(WORKER_INDEX) == "0"]
         new = [pod for pod in pods if any(container["image"] == row.image for container in pod["spec"]["containers"])]
         ready = [pod for pod in pods if _is_ready(pod)]
         least = row.replicas - row.rollout.max_unavailable

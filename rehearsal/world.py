@@ -19,6 +19,7 @@ from serving.rules import image_problem
 
 _NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
 _KUBERNETES = "kubernetes:"
+_PATCH = "Patch"
 _PROVIDER = "pulumi:providers:"
 
 Object = dict[str, Any]
@@ -42,6 +43,8 @@ class RehearsedWorld:
             return self._create_aws(resource, preview=preview)
         if is_chart(resource):
             return self._install(resource, preview=preview)
+        if is_patch(resource):
+            return self._patch(resource, preview=preview)
         if resource.type.startswith(_KUBERNETES):
             return self._create_object(resource, preview=preview)
         if resource.type.startswith(_PROVIDER):
@@ -52,6 +55,8 @@ class RehearsedWorld:
         """Bring an object to new inputs as Pulumi's Kubernetes provider does: in place, or anew where a field demands it."""
         if is_chart(resource) or not resource.type.startswith(_KUBERNETES):
             return self._scale(created, resource, preview=preview)
+        if is_patch(resource):
+            return Updated(*self._patch(resource, preview=preview))
         old, new = object_of(created.resource), object_of(resource)
         if moves(old, new):
             return Updated(*self._create_object(resource, preview=preview), replaced=created)
@@ -75,6 +80,8 @@ class RehearsedWorld:
                 raise RehearsalError(str(error)) from None
         elif is_chart(resource):
             self.groups.uninstall(resource.label)
+        elif is_patch(resource):
+            self._let_go(resource)
         elif resource.type.startswith(_KUBERNETES):
             body = object_of(resource)
             metadata = body["metadata"]
@@ -147,10 +154,33 @@ class RehearsedWorld:
             raise RehearsalError(f"{resource.label}: metadata.name: {metadata['name']} exists already")
         return self._apply(body, resource.label)
 
-    def _apply(self, body: Object, label: str) -> tuple[str, dict[str, Any]]:
+    def _patch(self, resource: Resource, *, preview: bool) -> tuple[str | None, dict[str, Any]]:
+        """Take over some fields of an object that somebody else makes, and wait for it; a preview leaves it alone."""
+        if preview:
+            return None, dict(resource.inputs)
+        body = object_of(resource)
+        metadata = body["metadata"]
+        if self._patched(body) is None:
+            raise RehearsalError(
+                f"{resource.label}: metadata.name: there is no {body['kind']} {metadata['name']} to patch"
+            )
+        return self._apply(body, resource.label, resource.name)
+
+    def _let_go(self, resource: Resource) -> None:
+        """Give the fields of a patch up again, as Pulumi does instead of deleting the object."""
+        body = object_of(resource)
+        metadata = {key: body["metadata"][key] for key in ("name", "namespace") if key in body["metadata"]}
+        if self._patched(body) is not None:
+            self.cluster.apply({**body, "metadata": metadata}, resource.label, resource.name)
+
+    def _patched(self, body: Object) -> Object | None:
+        metadata = body["metadata"]
+        return self.cluster.get(body["apiVersion"], body["kind"], metadata["name"], metadata.get("namespace"))
+
+    def _apply(self, body: Object, label: str, manager: str | None = None) -> tuple[str, dict[str, Any]]:
         """Apply an object and wait for it as Pulumi does."""
         _refuse_unpinned(body, label)
-        applied = self.cluster.apply(body, label)
+        applied = self.cluster.apply(body, label, manager) if manager else self.cluster.apply(body, label)
         metadata = applied["metadata"]
         object_id = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
         if self._has_no_machine_yet(body):
@@ -160,7 +190,7 @@ class RehearsedWorld:
             wait_until_ready(self.cluster, body, label)
         except RehearsalError as error:
             raise NotReadyError(str(error), object_id, applied) from None
-        if body["kind"] in {"Deployment", "DaemonSet", "LeaderWorkerSet"}:
+        if body["kind"] in {"Deployment", "DaemonSet"} or manager:
             self.tell("kubernetes", _outcome(body))
         return object_id, applied
 
@@ -175,7 +205,8 @@ class RehearsedWorld:
 
 def _outcome(body: Object) -> str:
     what = f"{body['kind']} {body['metadata']['name']}"
-    return f"{what} has no replica, as it says" if body["spec"].get("replicas") == 0 else f"{what} is ready"
+    replicas = body.get("spec", {}).get("replicas")
+    return f"{what} has no replica, as it says" if replicas == 0 else f"{what} is ready"
 
 
 def _refuse_unpinned(body: Object, label: str) -> None:
@@ -187,12 +218,17 @@ def _group_name(created: Created) -> str:
     return str(created.outputs["nodeGroupName"])
 
 
+def is_patch(resource: Resource) -> bool:
+    """Whether a resource is some fields of an object that somebody else makes."""
+    return resource.type.startswith(_KUBERNETES) and resource.type.endswith(_PATCH)
+
+
 def object_of(resource: Resource) -> Object:
     """Return the Kubernetes object of a resource: its inputs, with whole numbers as integers."""
     body = cast("Object", _whole(dict(resource.inputs)))
     group_version, _, kind = resource.type.removeprefix(_KUBERNETES).rpartition(":")
     body.setdefault("apiVersion", group_version.removeprefix("core/"))
-    body.setdefault("kind", kind)
+    body.setdefault("kind", kind.removesuffix(_PATCH))
     if not (body.get("metadata") or {}).get("name"):
         raise RehearsalError(f"{resource.label}: metadata.name: missing; a rehearsal does not make up names")
     return body

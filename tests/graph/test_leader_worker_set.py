@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import pulumi
+import pytest
 
 from components.leader_worker_sets import LeaderWorkerSets
 from components.vllm_workload import VllmWorkload
@@ -56,6 +57,7 @@ def container(template: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def test_it_takes_the_deployments_place() -> None:
     made = "glm-on-gpus:vllm_workload:VllmWorkload"
     assert [re.sub(r"-[0-9a-f]{10}$", "-DIGEST", urn) for urn in registered().urns] == [
+        f"{made}$kubernetes:apps/v1:StatefulSetPatch::glm-groups",
         f"{made}$kubernetes:core/v1:ConfigMap::glm-expectations-DIGEST",
         f"{made}$kubernetes:core/v1:ConfigMap::glm-programs-DIGEST",
         f"{made}$kubernetes:core/v1:Namespace::glm-namespace",
@@ -74,7 +76,9 @@ def test_outside_of_an_active_block_there_is_no_group_to_wait_for() -> None:
     def program() -> Mapping[str, pulumi.Output[Any]]:
         return {"endpoint": VllmWorkload("glm", idle).endpoint}
 
-    inputs = run(program).one(SET).inputs
+    result = run(program)
+    inputs = result.one(SET).inputs
+    assert result.of(PATCH) == []
     assert inputs["metadata"]["annotations"] == {"pulumi.com/skipAwait": "true"}
     assert {**inputs["spec"], "replicas": glm().replicas} == group().inputs["spec"]
     assert (inputs["spec"]["replicas"], glm().replicas) == (0, 1)
@@ -97,8 +101,54 @@ def test_the_group() -> None:
     }
     metadata = inputs["metadata"]
     assert (metadata["name"], metadata["namespace"]) == ("glm-group", "glm")
-    assert metadata["annotations"] == {"pulumi.com/waitFor": "jsonpath={.status.readyReplicas}=1"}
+    assert metadata["annotations"] == {"pulumi.com/waitFor": '["jsonpath={.status.replicas}=1"]'}
     assert group().timeouts["create"] == f"{glm().timing.await_seconds}s"
+
+
+PATCH = "kubernetes:apps/v1:StatefulSetPatch"
+
+
+def digest(result: Run) -> str:
+    of_group = result.one(SET).inputs["spec"]["leaderWorkerTemplate"]
+    (found,) = {of_group[name]["metadata"]["annotations"]["glm-on-gpus/template"] for name in TEMPLATES}
+    return found
+
+
+TEMPLATES = ("leaderTemplate", "workerTemplate")
+
+
+def test_pulumi_waits_for_groups_of_this_very_template() -> None:
+    # The status of the set itself does not say of which generation it is; that of the controller's StatefulSet does.
+    result = registered()
+    patch = result.one(PATCH)
+    waited = [
+        f"jsonpath={{.spec.template.metadata.annotations['glm-on-gpus/template']}}={digest(result)}",
+        "jsonpath={.status.updatedReplicas}=1",
+        "jsonpath={.status.readyReplicas}=1",
+    ]
+    metadata = dict(patch.inputs["metadata"])
+    assert json.loads(metadata.pop("annotations")["pulumi.com/waitFor"]) == waited
+    assert metadata == {"name": "glm-group", "namespace": "glm"}
+    assert set(patch.inputs) == {"apiVersion", "kind", "metadata"}
+    assert group().urn in patch.depends_on
+    assert patch.timeouts == group().timeouts
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("workloads.glm.replicas=1", True),
+        ("workloads.glm.maxNumSeqs=8", False),
+        ("workloads.glm.maxModelLen=65536", False),
+    ],
+)
+def test_another_template_has_another_digest(override: str, same: bool) -> None:
+    changed = load(EXAMPLE, [override], ROOT)[0].workloads["glm"]
+
+    def program() -> Mapping[str, pulumi.Output[Any]]:
+        return {"endpoint": VllmWorkload("glm", changed).endpoint}
+
+    assert (digest(run(program)) == digest(registered())) is same
 
 
 def test_its_name_leaves_the_services_name_alone() -> None:

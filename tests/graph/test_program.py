@@ -160,6 +160,10 @@ def golden_manifests(stack: str) -> str:
             document["data"] = dict.fromkeys(document["data"], "(a program of components/pod or of gate)")
         elif document["kind"] == "ConfigMap":
             document["data"] = {name: json.loads(text) for name, text in document["data"].items()}
+        elif document["kind"] == "LeaderWorkerSet":
+            for template in ("leaderTemplate", "workerTemplate"):
+                metadata = document["spec"]["leaderWorkerTemplate"][template]["metadata"]
+                metadata["annotations"]["glm-on-gpus/template"] = "(a digest of both templates)"
         elif document["kind"] == "ValidatingAdmissionPolicy":
             for variable in document["spec"]["variables"]:
                 variable["expression"] = read.get(variable["name"], variable["expression"])

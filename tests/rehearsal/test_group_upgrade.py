@@ -1,0 +1,61 @@
+"""An upgrade of replicas on several nodes: Pulumi waits for the new groups, and a bad image stops at its first group."""
+
+from __future__ import annotations
+
+import pytest
+
+from rehearsal.control_plane import ControlPlane
+from rehearsal.kubelet.programs import StandIns
+from rehearsal.run import ROOT, load, opened
+from rehearsal.timeline import Timeline
+from rehearsal.upgrade import Upgrade
+from rehearsal.vllm.faults import Fault
+from tests.fixtures.rehearsals import rehearse
+
+STACK = "h200-bf16-two-nodes"
+FOUR_NODES = ("nodePools.h200.nodes=4", "workloads.glm.replicas=2")
+OTHER_IMAGE = f"vllm/vllm-openai@sha256:{'e' * 64}"
+TO_ANOTHER_IMAGE = (*FOUR_NODES, f"workloads.glm.image={OTHER_IMAGE}")
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_bad_image_stops_at_the_only_group_and_the_way_back_succeeds() -> None:
+    result = rehearse("upgrade", "--stack", STACK, "--serving-fault", "required-repeats")
+    assert result.returncode == 0, result.stdout + result.stderr
+    said = " ".join(result.stdout.split())
+    assert (
+        "upgrade fails: kubernetes:apps/v1:StatefulSetPatch glm-groups: pod glm-group-0 does not become ready: container gate: "
+        "tools-required failed: "
+    ) in said
+    assert "upgrade is undone, the stack is as it was" in said
+
+
+@pytest.mark.parametrize("fault", [None, Fault.REQUIRED_REPEATS])
+def test_one_group_answers_while_the_other_is_replaced(control_plane: ControlPlane, fault: Fault | None) -> None:
+    before, settings = load(STACK, FOUR_NODES, ROOT)
+    after, new_settings = load(STACK, TO_ANOTHER_IMAGE, ROOT)
+    servers = StandIns({OTHER_IMAGE: fault} if fault else {})
+    timeline = Timeline()
+    with opened(before, settings, control_plane, timeline, servers) as rehearsal:
+        rehearsal.update()
+        try:
+            upgrade = Upgrade(rehearsal, timeline)
+            with upgrade.watched():
+                if fault is None:
+                    upgrade.go_through(after, new_settings)
+                else:
+                    upgrade.stop_and_go_back(fault, after, new_settings, before, settings)
+            pods = rehearsal.world.cluster.list("v1", "Pod", "glm", label_selector="app.kubernetes.io/instance=glm")
+        finally:
+            rehearsal.engine.destroy()
+        assert rehearsal.left() == []
+    assert {row["metadata"]["name"] for row in pods} == {
+        *("glm-group-0", "glm-group-0-1"),
+        *("glm-group-1", "glm-group-1-1"),
+    }
+    (plan,) = (before if fault else after).workloads.values()
+    engines = [container["image"] for row in pods for container in row["spec"]["containers"]]
+    assert set(engines) == {plan.image}
+    (tally,) = (text for topic, text in rehearsal.proof if topic == "client of glm")
+    assert " 0 failed" in tally
+    assert "found no ready pod" not in tally
