@@ -21,6 +21,7 @@ from pulumi_kubernetes.core.v1 import (
 )
 
 from components.pod_programs import MOUNT as PROGRAMS_MOUNT
+from components.quantity import gibibytes, mebibytes, millicores
 from serving.command import CACHES_MOUNT, MODELS_MOUNT, POD_ADDRESS
 from serving.plan import EFA_RESOURCE, GPU_RESOURCE, NODE_DISK, WorkloadPlan
 
@@ -103,7 +104,7 @@ def _pod(
             {"name": "node-disk", "host_path": {"path": NODE_DISK, "type": "Directory"}},
             {
                 "name": "shared-memory",
-                "empty_dir": {"medium": "Memory", "size_limit": f"{plan.resources.shared_memory_gib}Gi"},
+                "empty_dir": {"medium": "Memory", "size_limit": gibibytes(plan.resources.shared_memory_gib)},
             },
             {"name": "tmp", "empty_dir": {}},
             {"name": "programs", "config_map": {"name": needs.programs, "items": needs.program_files}},
@@ -145,7 +146,7 @@ def _server(plan: WorkloadPlan) -> ContainerArgsDict:
 
 def _engine(plan: WorkloadPlan, command: tuple[str, ...]) -> ContainerArgsDict:
     devices = _devices(plan)
-    memory = f"{plan.resources.memory_mib}Mi"
+    memory = mebibytes(plan.resources.memory_mib)
     capabilities: CapabilitiesArgsDict = {"drop": ["ALL"]}
     if plan.resources.efa_interfaces:
         # RDMA works on memory that is not swapped out.
@@ -156,7 +157,7 @@ def _engine(plan: WorkloadPlan, command: tuple[str, ...]) -> ContainerArgsDict:
         "command": list(command),
         "env": _engine_env(plan),
         "resources": {
-            "requests": {"cpu": f"{plan.resources.cpu_millis}m", "memory": memory, **devices},
+            "requests": {"cpu": millicores(plan.resources.cpu_millis), "memory": memory, **devices},
             # A release has filled the host's memory at start (vllm#54237): the limit keeps the node alive.
             "limits": {"memory": memory, **devices},
         },
@@ -177,7 +178,7 @@ def _devices(plan: WorkloadPlan) -> dict[str, str]:
     resources = plan.resources
     devices = {GPU_RESOURCE: str(resources.gpus)}
     if resources.efa_interfaces:
-        devices |= {EFA_RESOURCE: str(resources.efa_interfaces), "hugepages-2Mi": f"{resources.hugepages_mib}Mi"}
+        devices |= {EFA_RESOURCE: str(resources.efa_interfaces), "hugepages-2Mi": mebibytes(resources.hugepages_mib)}
     return devices
 
 

@@ -196,7 +196,7 @@ def test_engines_reach_each_other_over_efa() -> None:
         for share in ("requests", "limits"):
             asked = engine["resources"][share]
             assert asked["vpc.amazonaws.com/efa"] == "16"
-            assert asked["hugepages-2Mi"] == "5120Mi"
+            assert asked["hugepages-2Mi"] == "5Gi"
             assert asked["nvidia.com/gpu"] == "8"
         assert engine["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK"]}
         # A variable may refer to those before it only.

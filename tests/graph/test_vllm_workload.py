@@ -13,6 +13,7 @@ import pulumi
 import pytest
 
 from components.pod_programs import content_digest, pod_programs
+from components.quantity import mebibytes, millicores
 from components.vllm_workload import VllmWorkload
 from rehearsal.run import ROOT, load
 from serving import catalogue
@@ -173,10 +174,10 @@ def _pod(plan: WorkloadPlan) -> dict[str, Any]:
         f"{vllm}.command": list(plan.command),
         **{f"{vllm}.env[{name}].value": value for name, value in plan.env.items()},
         f"{vllm}.ports[http].containerPort": 8000,
-        f"{vllm}.resources.requests.cpu": f"{plan.resources.cpu_millis}m",
-        f"{vllm}.resources.requests.memory": f"{plan.resources.memory_mib}Mi",
+        f"{vllm}.resources.requests.cpu": millicores(plan.resources.cpu_millis),
+        f"{vllm}.resources.requests.memory": mebibytes(plan.resources.memory_mib),
         f"{vllm}.resources.requests.nvidia.com/gpu": "8",
-        f"{vllm}.resources.limits.memory": f"{plan.resources.memory_mib}Mi",
+        f"{vllm}.resources.limits.memory": mebibytes(plan.resources.memory_mib),
         f"{vllm}.resources.limits.nvidia.com/gpu": "8",
         f"{vllm}.securityContext.allowPrivilegeEscalation": False,
         f"{vllm}.securityContext.capabilities.drop": ["ALL"],

@@ -77,7 +77,7 @@ CASES = [
     Case(
         "memory-request-larger-than-the-node",
         "components.pod_spec",
-        '    memory = f"{plan.resources.memory_mib}Mi"\n',
+        "    memory = mebibytes(plan.resources.memory_mib)\n",
         '    memory = "2000000Mi"\n',
         "kubernetes:apps/v1:Deployment glm-deployment: cannot be scheduled: "
         "spec.template.spec.containers[].resources.requests.memory: asks for 2000000Mi, node h200-nodes",
