@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,10 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# What programs print is compared word for word: no terminal and no CI service may ask them for colours.
+for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+    os.environ.pop(name, None)
 
 # The same examples on every machine and every run: a property that fails here fails for everybody.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
