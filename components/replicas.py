@@ -136,6 +136,9 @@ def _await_groups(
     """
     awaited = {
         f".spec.template.metadata.annotations['{_TEMPLATE}']": digest,
+        # A pod that ends counts here and, while it still answers, as ready, but not as updated: where there are as many pods as
+        # there are to be and all of them are updated, none ends, and these are the ready ones. After a surge others may be.
+        ".status.replicas": args.plan.replicas,
         ".status.updatedReplicas": args.plan.replicas,
         ".status.readyReplicas": args.plan.replicas,
     }

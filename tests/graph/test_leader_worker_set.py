@@ -123,6 +123,7 @@ def test_pulumi_waits_for_groups_of_this_very_template() -> None:
     patch = result.one(PATCH)
     waited = [
         f"jsonpath={{.spec.template.metadata.annotations['glm-on-gpus/template']}}={digest(result)}",
+        "jsonpath={.status.replicas}=1",
         "jsonpath={.status.updatedReplicas}=1",
         "jsonpath={.status.readyReplicas}=1",
     ]

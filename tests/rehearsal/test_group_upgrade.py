@@ -14,6 +14,7 @@ from tests.fixtures.rehearsals import rehearse
 
 STACK = "h200-bf16-two-nodes"
 FOUR_NODES = ("nodePools.h200.nodes=4", "workloads.glm.replicas=2")
+SIX_NODES = ("nodePools.h200.nodes=6", "workloads.glm.replicas=2")
 OTHER_IMAGE = f"vllm/vllm-openai@sha256:{'e' * 64}"
 TO_ANOTHER_IMAGE = (*FOUR_NODES, f"workloads.glm.image={OTHER_IMAGE}")
 
@@ -28,6 +29,27 @@ def test_a_bad_image_stops_at_the_only_group_and_the_way_back_succeeds() -> None
         "tools-required failed: "
     ) in said
     assert "upgrade is undone, the stack is as it was" in said
+
+
+def test_a_new_group_starts_on_spare_nodes_and_the_old_ones_follow(control_plane: ControlPlane) -> None:
+    before, settings = load(STACK, SIX_NODES, ROOT)
+    after, new_settings = load(STACK, (*SIX_NODES, f"workloads.glm.image={OTHER_IMAGE}"), ROOT)
+    timeline = Timeline()
+    with opened(before, settings, control_plane, timeline) as rehearsal:
+        rehearsal.update()
+        try:
+            upgrade = Upgrade(rehearsal, timeline)
+            with upgrade.watched():
+                upgrade.go_through(after, new_settings)
+            pods = rehearsal.world.cluster.list("v1", "Pod", "glm", label_selector="app.kubernetes.io/instance=glm")
+        finally:
+            rehearsal.engine.destroy()
+        assert rehearsal.left() == []
+    assert {row["metadata"]["name"]: row["spec"]["containers"][0]["image"] for row in pods} == dict.fromkeys(
+        ("glm-group-0", "glm-group-0-1", "glm-group-1", "glm-group-1-1"), OTHER_IMAGE
+    )
+    assert all(container["ready"] for row in pods for container in row["status"]["containerStatuses"])
+    assert not any(row["metadata"].get("deletionTimestamp") for row in pods)
 
 
 @pytest.mark.parametrize("fault", [None, Fault.REQUIRED_REPEATS])
