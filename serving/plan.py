@@ -382,8 +382,13 @@ def cache_path(workload: str, image: str) -> str:
 
 
 def _rollout(row: WorkloadConfig, spare_nodes: int, times: Timing) -> Rollout:
-    """Choose the strategy from spare capacity: a replica takes whole nodes, so a surge needs as many spare ones."""
-    if spare_nodes >= row.nodes_per_replica:
+    """Choose the strategy from spare capacity: a replica takes whole nodes, so a surge needs as many spare ones.
+
+    A group that is the only one is replaced in place, whatever is spare: told to add one first, LeaderWorkerSet 0.7.0 gives
+    that one up before it is made, and never begins the update (kubernetes-sigs/lws pulls 491 and 779; seen in a rehearsal).
+    """
+    only_group = row.nodes_per_replica > 1 and row.replicas == 1
+    if spare_nodes >= row.nodes_per_replica and not only_group:
         return Rollout(max_surge=1, max_unavailable=0, stops_serving_seconds=0)
     if row.replicas > 1:
         return Rollout(max_surge=0, max_unavailable=1, stops_serving_seconds=0)

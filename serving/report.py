@@ -215,13 +215,13 @@ def rollout(row: WorkloadPlan) -> str:
     if not row.replicas:
         return "no pod runs, so there is none to replace"
     several, stops = row.nodes_per_replica > 1, row.rollout.stops_serving_seconds
-    new, spare = ("group", "spare nodes") if several else ("pod", "spare node")
+    new = "group" if several else "pod"
     if stops:
-        return (
-            f"no {spare}: serving stops for about {minutes(stops)}, and stays stopped if the new {new} fails its checks"
-        )
+        why = "an only group is replaced in place" if several else "no spare node"
+        return f"{why}: serving stops for about {minutes(stops)}, and stays stopped if the new {new} fails its checks"
     if row.rollout.max_surge:
-        return f"the new {new} starts on {spare if several else f'a {spare}'} and proves its answers, then the old one ends"
+        place = "spare nodes" if several else "a spare node"
+        return f"the new {new} starts on {place} and proves its answers, then the old one ends"
     return f"one of {row.replicas} replicas at a time; a new {new} that fails its checks ends the rollout, the others serve on"
 
 

@@ -228,6 +228,8 @@ def _replaced(consequence: Consequence, after: Workload) -> str:
     if consequence.stops_serving_seconds:
         stops = minutes(consequence.stops_serving_seconds)
         why = "there is no spare node, so the old pod drains and ends before the new one begins"
+        if after.nodes_per_replica > 1:
+            why = "a group that is the only one drains and ends before the new one begins, whatever nodes are spare"
         return f"**serving stops for about {stops}** ({load}{weights}): {why}."
     if after.rollout and after.rollout.max_surge:
         return f"serving goes on: each new pod starts on a spare node ({load}{weights}), then an old one ends."

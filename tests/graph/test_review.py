@@ -29,7 +29,7 @@ from tests.fixtures.stacks import ROOT
 GOLDEN = Path(__file__).parent / "reviews"
 RENEW = "python -m tests.graph.test_review"
 
-DEV, PROD = "Pulumi.dev.yaml", "Pulumi.prod.yaml"
+DEV, PROD, TWO_NODES = "Pulumi.dev.yaml", "Pulumi.prod.yaml", "Pulumi.two-nodes.yaml"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ def broken_base(scratch: ScratchRepository) -> None:
 def scheduled_base(scratch: ScratchRepository) -> None:
     scratch.edit(PROD, ("cdef0 }", 'cdef0, phase: scheduled, startsAt: "2026-12-01T11:30:00Z" }'))
     scratch.commit("a block that has not started")
+
+
+def base_of_two_nodes(scratch: ScratchRepository) -> None:
+    scratch.write(TWO_NODES, (ROOT / "examples" / "Pulumi.h200-bf16-two-nodes.yaml").read_text(encoding="utf-8"))
+    scratch.commit("a stack of two nodes for each replica")
 
 
 PREPARED = (
@@ -106,6 +111,13 @@ PREPARED = (
     Prepared(
         "advice",
         lambda scratch: scratch.edit(DEV, ('vllmVersion: "0.31.0"', 'vllmVersion: "0.24.0"\n      toolCalling: false')),
+    ),
+    Prepared(
+        "only-group",
+        lambda scratch: scratch.edit(
+            TWO_NODES, ("nodes: 2", "nodes: 4"), ("maxModelLen: 131072", "maxModelLen: 65536")
+        ),
+        base=base_of_two_nodes,
     ),
     Prepared("no-change", lambda scratch: scratch.edit(DEV, ("# One 8xH200", "# Only words change: one 8xH200"))),
     Prepared("added-stack", new_stack),

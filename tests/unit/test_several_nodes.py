@@ -245,12 +245,16 @@ def test_a_node_waits_for_another_that_still_fetches() -> None:
     ("nodes", "replicas", "rollout"),
     [
         (2, 1, Rollout(0, 1, workload().rollout.stops_serving_seconds)),
-        (3, 1, Rollout(0, 1, workload().rollout.stops_serving_seconds)),  # one spare node takes no group of two
-        (4, 1, Rollout(1, 0, 0)),
+        # Two spare nodes would take a group, but the controller adds none beside an only one.
+        (4, 1, Rollout(0, 1, workload().rollout.stops_serving_seconds)),
         (4, 2, Rollout(0, 1, 0)),
+        (5, 2, Rollout(0, 1, 0)),  # one spare node takes no group of two
+        (6, 2, Rollout(1, 0, 0)),
     ],
 )
-def test_a_surge_needs_as_many_spare_nodes_as_a_replica_takes(nodes: int, replicas: int, rollout: Rollout) -> None:
+def test_a_surge_needs_as_many_spare_nodes_as_a_replica_takes_and_another_replica(
+    nodes: int, replicas: int, rollout: Rollout
+) -> None:
     assert workload(pool={"nodes": nodes}, replicas=replicas).rollout == rollout
 
 
@@ -267,8 +271,8 @@ def test_the_report_says_what_a_replica_is() -> None:
     lines = as_markdown(plan()).splitlines()
     assert "- replicas: 1 on pool h200, 2 nodes each, tensor parallel size 16" in lines
     rollout = next(line for line in lines if line.startswith("- rollout: "))
-    assert rollout.startswith("- rollout: no spare nodes: serving stops for about ")
+    assert rollout.startswith("- rollout: an only group is replaced in place: serving stops for about ")
     assert rollout.endswith(", and stays stopped if the new group fails its checks")
-    staged = as_markdown(plan(pipelineParallelSize=2, precision="fp8", pool={"nodes": 4})).splitlines()
-    assert "- replicas: 1 on pool h200, 2 nodes each, tensor parallel size 8, 2 pipeline stages" in staged
+    staged = as_markdown(plan(pipelineParallelSize=2, precision="fp8", pool={"nodes": 6}, replicas=2)).splitlines()
+    assert "- replicas: 2 on pool h200, 2 nodes each, tensor parallel size 8, 2 pipeline stages" in staged
     assert "- rollout: the new group starts on spare nodes and proves its answers, then the old one ends" in staged
