@@ -157,7 +157,7 @@ def opened(
         capacity_blocks=capacity_blocks(plan),
     )
     servers = servers or StandIns()
-    if plan.installs_leader_worker_set:  # nobody else waits for it, and whoever does should not do so in mid-update
+    if plan.has_groups:  # nobody else waits for it, and whoever does should not do so in mid-update
         build_controller(lambda line: timeline.tell("setup", line))
 
     def check() -> None:
@@ -228,6 +228,7 @@ class Rehearsal:
         self._timeline = timeline
         self._outputs: Mapping[str, Any] = {}
         self._existing_machines: list[str] = []
+        self._existing_groups = False
         self._before = world.cluster.everything()
 
     def preview(self) -> None:
@@ -325,7 +326,7 @@ class Rehearsal:
         )
 
     def join_existing_machines(self) -> None:
-        """Let the machines of an existing cluster be there, as the plan's pools describe them."""
+        """Let the machines of an existing cluster be there, as the plan's pools describe them, and its controller of groups."""
         from rehearsal.nodes import MachineGroup  # noqa: PLC0415
 
         if not isinstance(self.plan.cluster, ExistingClusterConfig):
@@ -347,12 +348,18 @@ class Rehearsal:
             )
             self.world.nodes.scale(group)
             self._existing_machines.append(name)
+        if self.plan.has_groups and not self.plan.installs_leader_worker_set:
+            self.world.groups.install("the existing cluster", catalogue.image("lws").version or "")
+            self._existing_groups = True
 
     def leave_existing_machines(self) -> None:
-        """Take the machines of an existing cluster away again."""
+        """Take the machines of an existing cluster, and its controller of groups, away again."""
         for group in self._existing_machines:
             self.world.nodes.leave(group)
         self._existing_machines.clear()
+        if self._existing_groups:
+            self.world.groups.uninstall("the existing cluster")
+            self._existing_groups = False
 
     def left(self) -> list[str]:
         """Return what exists now, in AWS and in the cluster, and did not before the rehearsal."""

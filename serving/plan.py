@@ -192,7 +192,12 @@ class Plan:
     def installs_leader_worker_set(self) -> bool:
         """Whether the stack brings the LeaderWorkerSet controller; an existing cluster may have its own."""
         ours = isinstance(self.cluster, EksClusterConfig) or self.cluster.install_leader_worker_set
-        return ours and any(row.kind == "LeaderWorkerSet" for row in self.workloads.values())
+        return ours and self.has_groups
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether a replica of some workload is a group of pods, which the LeaderWorkerSet controller keeps."""
+        return any(row.kind == "LeaderWorkerSet" for row in self.workloads.values())
 
     @property
     def violations(self) -> list[Violation]:

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from rehearsal.control_plane import ControlPlane
-from rehearsal.groups.program import VERSION
 from rehearsal.run import Rehearsal, load, opened
 from rehearsal.timeline import Timeline
 from tests.engine.conftest import Project
@@ -80,7 +79,6 @@ def test_an_update_is_done_when_the_new_group_is_ready(
     plan, settings = load(STACK, (), project.folder)
     with opened(plan, settings, control_plane, Timeline()) as rehearsal:
         rehearsal.join_existing_machines()
-        rehearsal.world.groups.install("the controller", VERSION)
         created = steps(project)
         assert {"glm-leader-worker-set", "glm-groups"} <= set(created)
 
@@ -97,6 +95,5 @@ def test_an_update_is_done_when_the_new_group_is_ready(
         assert steps(project, "--expect-no-changes") == {}
 
         project.succeed("destroy", "--stack", STACK, "--yes", "--skip-preview")
-        rehearsal.world.groups.uninstall("the controller")
         rehearsal.leave_existing_machines()
         assert rehearsal.left() == []

@@ -43,3 +43,14 @@ def test_a_stack_that_brings_the_device_plugin(control_plane: ControlPlane, tmp_
         rehearsal.tear_down()
     assert ("workload glm", "1 of 1 replicas ready at http://glm.glm.svc.cluster.local:8000/v1") in rehearsal.proof
     assert not kubeconfig.exists()
+
+
+def test_groups_on_a_cluster_that_has_their_controller(control_plane: ControlPlane) -> None:
+    around = ("nodePools.h200.efa=true", "workloads.glm.nodesPerReplica=2", "workloads.glm.replicas=1")
+    plan, settings = load(STACK, around, ROOT)
+    with opened(plan, settings, control_plane, Timeline()) as rehearsal:
+        rehearsal.preview()
+        rehearsal.update()
+        assert not any(created.resource.type.startswith("kubernetes:helm") for created in rehearsal.engine.created)
+        rehearsal.tear_down()
+    assert ("workload glm", "1 of 1 replicas ready at http://glm.glm.svc.cluster.local:8000/v1") in rehearsal.proof
