@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
 # The same examples on every machine and every run: a property that fails here fails for everybody.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("fixed")
+
+# Each collection of the oldest generation walks all that was ever imported, Pulumi's SDKs with it: a sixth of the time of a run.
+# What tests leave open is looked for once, in the end: `everything_is_closed`.
+gc.set_threshold(20_000, 50, 50)
 
 
 _IN_PROCESSES = {"unit", "graph", "policy"}  # the other tiers share one control plane, one engine, one vLLM
@@ -31,6 +36,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def temporary_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where every `tmp_path` lies: made before any test names another TMPDIR, or it would lie in that test's folder."""
     return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def everything_is_closed() -> Generator[None]:
+    """Fail the last test of a process if one of its tests left a file or a socket open: xdist loses what is said later."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
