@@ -232,11 +232,11 @@ def free_when_serving_gib(gpu: Gpu, gpu_memory_utilization: float) -> float:
 
 def breakdown(shape: ServingShape) -> MemoryBreakdown:
     """Return one rank's memory, term by term; with pipeline stages, that of the fullest stage."""
-    fullest = max(_stages(shape), key=lambda layers: sum(t.gib for t in _weights(shape, layers)))
+    stages = (_weights(shape, layers) for layers in _stages(shape))
     return MemoryBreakdown(
         usable_gib=shape.gpu.usable_gib,
         requested_gib=shape.gpu_memory_utilization * shape.gpu.usable_gib,
-        weights=_weights(shape, fullest),
+        weights=max(stages, key=lambda terms: sum(term.gib for term in terms)),
         overhead=_overhead(shape),
         kv_bytes_per_token=kv_bytes_per_token(shape),
         max_model_len=shape.max_model_len,

@@ -14,7 +14,7 @@ from serving.admission.reading import (
     TENSOR_PARALLEL_SIZE,
     last_value,
 )
-from serving.catalogue import Checkpoint, Gpu
+from serving.catalogue import Checkpoint, Engine, Gpu
 from serving.memory import DEFAULT_GPU_MEMORY_UTILIZATION, KV_BLOCK_TOKENS, MemoryBreakdown, ServingShape, breakdown
 from serving.plan import RELEASE_LABEL, accelerator_class
 from serving.reading import DATA_PARALLEL
@@ -123,8 +123,13 @@ def _gpus() -> dict[str, dict[str, float]]:
             "usable": row.gpu.usable_gib,
         }
         | {
+            # of the releases, the one that takes most
             f"overhead{_WITH_MTP if mtp else ''}": round(
-                _smallest(checkpoint, row.gpu, row.gpus, 1, mtp=mtp).overhead_gib, 2
+                max(
+                    _smallest(checkpoint, engine, row.gpu, row.gpus, 1, mtp=mtp).overhead_gib
+                    for engine in catalogue.engines().values()
+                ),
+                2,
             )
             for mtp in (False, True)
         }
@@ -134,11 +139,13 @@ def _gpus() -> dict[str, dict[str, float]]:
 
 def _weights() -> dict[str, dict[str, float]]:
     """Return for each BF16 checkpoint the GiB of weights on one GPU, by ranks x stages, with and without MTP."""
-    gpu = next(iter(catalogue.instance_types().values())).gpu  # weights are the same on any
+    # Weights are the same on any GPU and of any release.
+    gpu = next(iter(catalogue.instance_types().values())).gpu
+    engine = next(iter(catalogue.engines().values()))
     return {
         row.repository: {
             f"{ranks}x{stages}{_WITH_MTP if mtp else ''}": round(
-                _smallest(row, gpu, ranks, stages, mtp=mtp).weights_gib, 2
+                _smallest(row, engine, gpu, ranks, stages, mtp=mtp).weights_gib, 2
             )
             for ranks in _TENSOR_PARALLEL_SIZES
             for stages in _PIPELINE_STAGES
@@ -152,9 +159,11 @@ def _bf16_checkpoints() -> Iterator[Checkpoint]:
     return (row for row in catalogue.checkpoints().values() if row.precision == "bf16")
 
 
-def _smallest(checkpoint: Checkpoint, gpu: Gpu, ranks: int, stages: int, *, mtp: bool) -> MemoryBreakdown:
-    """Return the memory of the smallest engine; of the releases, the one that takes most."""
-    shapes = (
+def _smallest(
+    checkpoint: Checkpoint, engine: Engine, gpu: Gpu, ranks: int, stages: int, *, mtp: bool
+) -> MemoryBreakdown:
+    """Return the memory of the smallest engine of a release."""
+    return breakdown(
         ServingShape(
             checkpoint=checkpoint,
             engine=engine,
@@ -167,6 +176,4 @@ def _smallest(checkpoint: Checkpoint, gpu: Gpu, ranks: int, stages: int, *, mtp:
             kv_cache_dtype="fp8",
             speculative_tokens=1 if mtp else 0,
         )
-        for engine in catalogue.engines().values()
     )
-    return max(map(breakdown, shapes), key=lambda memory: memory.overhead_gib)
