@@ -145,9 +145,13 @@ def test_no_filter_is_run(scratch: ScratchRepository, tmp_path: Path) -> None:
 
 
 def test_a_file_that_the_clone_lacks(scratch: ScratchRepository, tmp_path: Path) -> None:
-    blob = scratch.git("rev-parse", f"{scratch.base}:Pulumi.dev.yaml").strip()
+    scratch.write(
+        "Pulumi.test.yaml", "config: {}\n"
+    )  # in a file of its own among git's, beside the pack of the first commit
+    commit = scratch.commit("a file that gets lost")
+    blob = scratch.git("rev-parse", f"{commit}:Pulumi.test.yaml")
     (scratch.folder / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
-    said = refusal(lambda: Repository(scratch.folder).lay(scratch.base, ("Pulumi.*.yaml",), tmp_path / "target"))
+    said = refusal(lambda: Repository(scratch.folder).lay(commit, ("Pulumi.*.yaml",), tmp_path / "target"))
     assert said == f"git cat-file in {scratch.folder}: {blob} is missing; get it with git fetch --refetch"
 
 
