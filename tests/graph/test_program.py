@@ -39,6 +39,7 @@ from serving.config import parse
 from serving.plan import Plan, build
 from serving.report import as_json
 from serving.stack_file import read, stack_file
+from tests.fixtures.stacks import load_documents
 from tests.graph.harness import UNKNOWN, Run, run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -153,7 +154,7 @@ def rendered(stack: str) -> str:
 
 def golden_manifests(stack: str) -> str:
     """The rendering, with references instead of what lies elsewhere: pods' programs, their hash, and how policies read a pod."""
-    documents: list[dict[str, Any]] = list(yaml.safe_load_all(rendered(stack).replace(pod_programs().digest, "HASH")))
+    documents: list[dict[str, Any]] = load_documents(rendered(stack).replace(pod_programs().digest, "HASH"))
     read = {row.name: "(an expression of serving/admission/reading.py)" for row in READING}
     for document in documents:
         if document["kind"] == "ConfigMap" and "-programs-" in document["metadata"]["name"]:

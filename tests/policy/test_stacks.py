@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
 from components.vllm_workload import VllmWorkload
 from serving.component import TYPE, properties
 from serving.rules import RULES
-from tests.fixtures.stacks import ROOT, glm
+from tests.fixtures.stacks import ROOT, glm, load_documents
 from tests.graph.harness import UNKNOWN, run
 from tests.policy import analyzer
 from tests.policy.agreement import diagnostic
@@ -22,7 +21,7 @@ STACKS = ("dev", "prod", "h200-bf16-two-nodes")
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_object_of_a_stack_is_accepted(pack: Analyzer, stack: str) -> None:
     text = (ROOT / "tests" / "graph" / "golden" / f"{stack}.yaml").read_text(encoding="utf-8")
-    objects: list[Any] = list(yaml.safe_load_all(text))
+    objects = load_documents(text)
     assert {"Deployment", "LeaderWorkerSet"} & {row["kind"] for row in objects}
     for row in objects:
         assert pack.analyze(row, f"kubernetes:{row['apiVersion']}:{row['kind']}") == []

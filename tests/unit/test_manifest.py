@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from tests.fixtures.manifests import KINDS
 from tests.fixtures.manifests import manifest as manifest_of
 from tests.fixtures.one_node import DISGUISES, MODEL, container, deployment
 from tests.fixtures.rule_cases import CASES, P5EN, P6_B200, P6_B300, REVISION, RuleCase, on_h200
+from tests.fixtures.stacks import load_documents
 
 
 def refused(manifest: object) -> dict[str, str]:
@@ -237,9 +237,7 @@ def test_what_readably_runs_something_else_is_no_serving_container(command: tupl
 
 @pytest.mark.parametrize("stack", ["dev", "prod"])
 def test_the_stacks_own_objects_pass(stack: str) -> None:
-    objects = list(
-        yaml.safe_load_all((ROOT / "tests" / "graph" / "golden" / f"{stack}.yaml").read_text(encoding="utf-8"))
-    )
+    objects = load_documents((ROOT / "tests" / "graph" / "golden" / f"{stack}.yaml").read_text(encoding="utf-8"))
     readings = [reading for item in objects for reading in read(item)]
     assert [reading.facts.workload for reading in readings] == ["container vllm"]
     assert all(reading.facts.gated for reading in readings)

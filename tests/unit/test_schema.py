@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from serving.config import ConfigError, json_schema, parse
 from serving.stack_file import _load, _NotYamlError
-from tests.fixtures.stacks import stack_text
+from tests.fixtures.stacks import config_of, stack_text
 from tests.unit.test_config import MISTAKES, VALUES, Mistake, places, put
 
 # What a schema cannot say: how two settings go together, and what an address or a name may not be.
@@ -66,7 +66,7 @@ def test_the_stack_files_fit(stack: str) -> None:
     st.data(), st.sampled_from(["dev", "prod"]), VALUES | st.sampled_from(["0.9", ".5", "1.0", 1, 0.5, 1.0, 1024, 2.0])
 )
 def test_what_the_program_takes_fits(data: st.DataObject, stack: str, value: Any) -> None:
-    tree = yaml.safe_load(stack_text(stack))["config"]
+    tree = config_of(stack)
     tree["glm-on-gpus:workloads"]["glm"]["gpuMemoryUtilization"] = 0.92
     changed = put(tree, data.draw(st.sampled_from([place for place in places(tree) if place])), value)
     try:
