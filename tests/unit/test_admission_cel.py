@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from serving import catalogue
 from serving.admission import AdmissionPolicy, policies
+from serving.admission.bf16 import _smallest
 from serving.admission.cel import pattern, quoted
 from serving.reading import from_command
 from serving.rules import RULES, apply
@@ -50,6 +51,15 @@ def test_machines_go_by_their_class_and_by_their_type() -> None:
     assert machines["b200-8gpu"] == machines[P6_B200] == "8xB200"
     assert machines["b300-8gpu"] == machines[P6_B300] == "8xB300"
     assert set(machines.values()) == table("gpus").keys()
+
+
+@pytest.mark.parametrize("release", catalogue.engines())
+def test_weights_are_the_same_of_every_release_on_every_gpu(release: str) -> None:
+    engine, checkpoint = catalogue.engine(release), catalogue.checkpoint_for("glm-5.2", "bf16")
+    gpus = {row.gpu.name: row.gpu for row in catalogue.instance_types().values()}
+    for mtp, extra in ((False, ""), (True, " with MTP")):
+        found = {round(_smallest(checkpoint, engine, gpu, 8, 2, mtp=mtp).weights_gib, 2) for gpu in gpus.values()}
+        assert found == {table("weights")["zai-org/GLM-5.2"][f"8x2{extra}"]}
 
 
 def admits(machine: str, split: str, share: float, extra: str = "") -> bool:
