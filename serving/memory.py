@@ -230,6 +230,7 @@ def free_when_serving_gib(gpu: Gpu, gpu_memory_utilization: float) -> float:
     return 7.0 - gpu.usable_gib * (gpu_memory_utilization - DEFAULT_GPU_MEMORY_UTILIZATION)
 
 
+@lru_cache(maxsize=128)  # rules, plan and report ask for the same few shapes again
 def breakdown(shape: ServingShape) -> MemoryBreakdown:
     """Return one rank's memory, term by term; with pipeline stages, that of the fullest stage."""
     stages = (_weights(shape, layers) for layers in _stages(shape))

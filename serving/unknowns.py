@@ -37,8 +37,11 @@ class Unknowns:
 
     def why(self, text: str, *shapes: Shape) -> str | None:
         """Return why a text is not wholly known, or None if it is. With shapes only values of these count."""
+        marks = _MARK.findall(text)
+        if not marks:  # nearly always
+            return None
         rows = {mark: (why, shape) for (why, shape), mark in self._marks.items()}
-        found = (rows.get(mark, (_FOREIGN, Shape.WORDS)) for mark in _MARK.findall(text))
+        found = (rows.get(mark, (_FOREIGN, Shape.WORDS)) for mark in marks)
         return next((why for why, shape in found if not shapes or shape in shapes), None)
 
     def why_any(self, words: Iterable[str], *shapes: Shape) -> str | None:
