@@ -151,10 +151,19 @@ class Cluster:
         for kinds in self._dynamic.resources.search():
             if "list" not in (kinds.verbs or []) or kinds.kind in _TRANSIENT or kinds.kind.endswith("List"):
                 continue
-            for item in self.list(kinds.group_version, kinds.kind):
+            for item in self._listed(kinds.group_version, kinds.kind):
                 metadata = item["metadata"]
                 found.add(f"{kinds.kind} {metadata.get('namespace', '')}/{metadata['name']}".replace(" /", " "))
         return found
+
+    def _listed(self, api_version: str, kind: str) -> list[Object]:
+        """Return all objects of a kind; none of one whose definition is gone, which is still listed for a moment."""
+        try:
+            return self.list(api_version, kind)
+        except ApiException as error:
+            if error.status == _NOT_FOUND:
+                return []
+            raise
 
     # --- waiting ------------------------------------------------------------------------------------------------
 
