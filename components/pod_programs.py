@@ -50,7 +50,12 @@ def pod_programs() -> PodPrograms:
 
 def content_digest(data: Mapping[str, str]) -> str:
     """Return a short hash of a ConfigMap's content, for its name."""
-    return hashlib.sha256(json.dumps(dict(data), sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
+    return short_digest(json.dumps(dict(data), sort_keys=True))
+
+
+def short_digest(text: str) -> str:
+    """Return a short hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
 
 
 def _key(path: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,6 +10,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pydantic.alias_generators import to_camel
 
+from components.pod_programs import short_digest
 from components.pod_spec import PodNeeds, pod_spec, worker_pod_spec
 from serving.plan import WorkloadKind, WorkloadPlan
 
@@ -72,7 +72,7 @@ def _deployment(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptions) -> 
 
 def _leader_worker_set(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
     plan = args.plan
-    digest = pulumi.Output.json_dumps(_group_templates(args), sort_keys=True).apply(_digest)
+    digest = pulumi.Output.json_dumps(_group_templates(args), sort_keys=True).apply(short_digest)
     # Not the workload's own name: the controller makes a headless Service of this one, for the pods to find each other.
     set_name = f"{plan.name}-group"
     made = k8s.apiextensions.CustomResource(
@@ -110,7 +110,8 @@ def _leader_worker_set(name: str, args: ReplicasArgs, opts: pulumi.ResourceOptio
         opts=opts,
     )
     if plan.replicas:
-        _await_groups(name, set_name, args, digest, pulumi.ResourceOptions.merge(opts, _after(made)))
+        after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[made]))
+        _await_groups(name, set_name, args, digest, after)
     return made
 
 
@@ -153,14 +154,6 @@ def _wait_for(values: Mapping[str, pulumi.Input[object]]) -> dict[str, pulumi.Ou
     """Return the annotation that has Pulumi wait until fields of an object have values."""
     conditions = [pulumi.Output.format("jsonpath={{{0}}}={1}", path, value) for path, value in values.items()]
     return {"pulumi.com/waitFor": pulumi.Output.json_dumps(conditions)}
-
-
-def _after(made: pulumi.Resource) -> pulumi.ResourceOptions:
-    return pulumi.ResourceOptions(depends_on=[made])
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _template_metadata(

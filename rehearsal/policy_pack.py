@@ -27,6 +27,7 @@ from rehearsal.control_plane.install import Progress
 from rehearsal.control_plane.python_environment import PYTHON
 from rehearsal.policy_environment import PACK, policy_environment
 from rehearsal.resource import RehearsalError, Resource
+from serving.config import PROJECT
 
 NO_ENGINE = "127.0.0.1:1"
 """The engine's address, for a pack that asks the engine nothing."""
@@ -76,7 +77,7 @@ class PolicyPack:
                 # Nothing is written into the work tree.
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "PULUMI_ORGANIZATION": "organization",
-                "PULUMI_PROJECT": PACK.name,
+                "PULUMI_PROJECT": PROJECT,
                 "PULUMI_STACK": stack,
                 "PULUMI_DRY_RUN": "true",
             },
@@ -98,7 +99,7 @@ class PolicyPack:
                 for resource in resources:
                     found += _judged(stub, resource)
         except grpc.RpcError as error:
-            raise RehearsalError(f"the policy pack has not judged: {said(error)}{last_lines(self._log)}") from None
+            raise RehearsalError(f"the policy pack has not judged: {_said(error)}{last_lines(self._log)}") from None
         if refused := [str(row) for row in found if row.level == _MANDATORY]:
             raise RehearsalError(f"the policy pack refuses {'; '.join(refused)}")
         return len(info.policies), found
@@ -142,7 +143,7 @@ def greeted(port: int, pack: Path) -> Generator[tuple[Any, Any]]:
             stub.Handshake(request, timeout=_ANSWER_SECONDS)
         except grpc.RpcError as error:
             # The SDK for Python has none, and the engine goes on.
-            if code(error) != grpc.StatusCode.UNIMPLEMENTED:
+            if _code(error) != grpc.StatusCode.UNIMPLEMENTED:
                 raise
         stub.ConfigureStack(proto.AnalyzerStackConfigureRequest(stack="s", project="p", dry_run=True))
         yield stub, stub.GetAnalyzerInfo(empty_pb2.Empty())
@@ -161,11 +162,11 @@ def _judged(stub: Any, resource: Resource) -> Iterator[Judgement]:
         yield Judgement(row.policyName, level(row.enforcementLevel), resource.label, message)
 
 
-def code(error: grpc.RpcError) -> object:
+def _code(error: grpc.RpcError) -> object:
     """Return a failed call's status code."""
     return error.code() if isinstance(error, grpc.Call) else None
 
 
-def said(error: grpc.RpcError) -> str:
+def _said(error: grpc.RpcError) -> str:
     """Return a failed call's words."""
     return (error.details() if isinstance(error, grpc.Call) else None) or str(error)

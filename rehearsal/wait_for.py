@@ -46,10 +46,10 @@ class Condition:
         observed = current.get("status", {}).get("observedGeneration")
         if observed is not None and observed < current["metadata"].get("generation", 0):
             return False
-        found = self.found(current)
+        found = self._found(current)
         return found is not None and self.value in {None, found}
 
-    def found(self, current: Object) -> str | None:
+    def _found(self, current: Object) -> str | None:
         """Return the field's value as text, None if it is not there."""
         value: Any = current
         for name in self.path:

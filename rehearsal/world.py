@@ -150,7 +150,7 @@ class RehearsedWorld:
             return None, dict(resource.inputs)
         metadata = body["metadata"]
         # From 4.29 on the provider does not adopt what is there already.
-        if self.cluster.get(body["apiVersion"], body["kind"], metadata["name"], metadata.get("namespace")):
+        if self._existing(body):
             raise RehearsalError(f"{resource.label}: metadata.name: {metadata['name']} exists already")
         return self._apply(body, resource.label)
 
@@ -160,7 +160,7 @@ class RehearsedWorld:
             return None, dict(resource.inputs)
         body = object_of(resource)
         metadata = body["metadata"]
-        if self._patched(body) is None:
+        if self._existing(body) is None:
             raise RehearsalError(
                 f"{resource.label}: metadata.name: there is no {body['kind']} {metadata['name']} to patch"
             )
@@ -170,10 +170,10 @@ class RehearsedWorld:
         """Give the fields of a patch up again, as Pulumi does instead of deleting the object."""
         body = object_of(resource)
         metadata = {key: body["metadata"][key] for key in ("name", "namespace") if key in body["metadata"]}
-        if self._patched(body) is not None:
+        if self._existing(body) is not None:
             self.cluster.apply({**body, "metadata": metadata}, resource.label, resource.name)
 
-    def _patched(self, body: Object) -> Object | None:
+    def _existing(self, body: Object) -> Object | None:
         metadata = body["metadata"]
         return self.cluster.get(body["apiVersion"], body["kind"], metadata["name"], metadata.get("namespace"))
 

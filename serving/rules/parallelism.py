@@ -6,9 +6,8 @@ from serving.facts import WorkloadFacts
 from serving.parallelism import FABRIC_PLUGIN, context_problem, partition_problem
 from serving.rules.rule import Outcome, Rule, passed, refused, unknown
 
-_FABRIC_NAMES = frozenset(
-    {FABRIC_PLUGIN.lower(), "libfabric", "ofi"}
-)  # aws-ofi-nccl's names; NCCL compares without case
+# aws-ofi-nccl's names for itself; NCCL compares without case
+_FABRIC_NAMES = frozenset({FABRIC_PLUGIN.lower(), "libfabric", "ofi"})
 _SHARED_CACHE_HEADS = 32  # MIN_HEADS_FOR_BF16_PREFILL of flashmla_sparse.py, 0.31.0 and 0.33.0
 _GLM_COMM_BACKEND = "a2a"  # models/config.py of 0.31.0 sets it for GlmMoeDsaForCausalLM (vllm#50382)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -52,6 +53,11 @@ class Project:
         result = self.pulumi(*arguments)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
+
+    def steps(self, stack: str, *arguments: str) -> dict[str, str]:
+        """Return what a preview would do to each resource that does not stay the same, by its name."""
+        plan = json.loads(self.succeed("preview", "--stack", stack, "--json", *arguments))
+        return {row["urn"].rpartition("::")[2]: row["op"] for row in plan["steps"] if row["op"] != "same"}
 
 
 @pytest.fixture

@@ -61,18 +61,12 @@ def flag(body: Mapping[str, Any], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def steps(project: Project, *arguments: str) -> dict[str, str]:
-    """Return what a preview would do to each resource that does not stay the same, by its name."""
-    plan = json.loads(project.succeed("preview", "--stack", STACK, "--json", *arguments))
-    return {row["urn"].rpartition("::")[2]: row["op"] for row in plan["steps"] if row["op"] != "same"}
-
-
 def test_from_preview_to_nothing_left(project_on_the_cluster: Project, control_plane: ControlPlane) -> None:
     project = project_on_the_cluster
     plan, settings = load(STACK, (), project.folder)
     with opened(plan, settings, control_plane, Timeline()) as rehearsal:
         rehearsal.join_existing_machines()
-        created = steps(project)
+        created = project.steps(STACK)
         assert set(created.values()) == {"create"}
         assert {"glm-deployment", "glm-service", "device-plugin-daemonset", "cluster-provider"} <= set(created)
 
@@ -84,12 +78,12 @@ def test_from_preview_to_nothing_left(project_on_the_cluster: Project, control_p
         assert outputs["kubeconfig"] == "[secret]"
 
         # What has come up is what the program asks for: no change is planned, and nothing has drifted.
-        assert steps(project, "--expect-no-changes") == {}
+        assert project.steps(STACK, "--expect-no-changes") == {}
         project.succeed("refresh", "--stack", STACK, "--preview-only", "--expect-no-changes")
 
         project.succeed("config", "set", "--stack", STACK, "--path", f"{SETTINGS}.maxNumSeqs", "16")
         # The component says the command too, for the policy pack.
-        assert steps(project) == {"glm": "update", "glm-deployment": "update"}
+        assert project.steps(STACK) == {"glm": "update", "glm-deployment": "update"}
         project.succeed("up", "--stack", STACK, "--yes", "--skip-preview")
         assert deployment(rehearsal)["status"]["readyReplicas"] == 1
         assert flag(deployment(rehearsal), "--max-num-seqs") == "16"

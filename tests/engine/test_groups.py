@@ -5,7 +5,6 @@ Skipped, with the reason in the summary, where the provider's plugin is not on P
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -66,12 +65,6 @@ def flag(pod: Mapping[str, Any], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def steps(project: Project, *arguments: str) -> dict[str, str]:
-    """Return what a preview would do to each resource that does not stay the same, by its name."""
-    plan = json.loads(project.succeed("preview", "--stack", STACK, "--json", *arguments))
-    return {row["urn"].rpartition("::")[2]: row["op"] for row in plan["steps"] if row["op"] != "same"}
-
-
 def test_an_update_is_done_when_the_new_group_is_ready(
     project_with_a_group: Project, control_plane: ControlPlane
 ) -> None:
@@ -79,20 +72,20 @@ def test_an_update_is_done_when_the_new_group_is_ready(
     plan, settings = load(STACK, (), project.folder)
     with opened(plan, settings, control_plane, Timeline()) as rehearsal:
         rehearsal.join_existing_machines()
-        created = steps(project)
+        created = project.steps(STACK)
         assert {"glm-leader-worker-set", "glm-groups"} <= set(created)
 
         project.succeed("up", "--stack", STACK, "--yes", "--skip-preview")
         assert serving(rehearsal) == {"glm-group-0": (True, "32"), "glm-group-0-1": (True, "32")}
-        assert steps(project, "--expect-no-changes") == {}
+        assert project.steps(STACK, "--expect-no-changes") == {}
         project.succeed("refresh", "--stack", STACK, "--preview-only", "--expect-no-changes")
 
         # The old group is ready when the update begins, and the set's status says so for a moment longer.
         project.succeed("config", "set", "--stack", STACK, "--path", f"{SETTINGS}.maxNumSeqs", "16")
-        assert steps(project) == {"glm": "update", "glm-leader-worker-set": "update", "glm-groups": "update"}
+        assert project.steps(STACK) == {"glm": "update", "glm-leader-worker-set": "update", "glm-groups": "update"}
         project.succeed("up", "--stack", STACK, "--yes", "--skip-preview")
         assert serving(rehearsal) == {"glm-group-0": (True, "16"), "glm-group-0-1": (True, "16")}
-        assert steps(project, "--expect-no-changes") == {}
+        assert project.steps(STACK, "--expect-no-changes") == {}
 
         project.succeed("destroy", "--stack", STACK, "--yes", "--skip-preview")
         rehearsal.leave_existing_machines()

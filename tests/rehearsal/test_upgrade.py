@@ -11,9 +11,8 @@ from rehearsal.kubelet.programs import StandIns
 from rehearsal.resource import RehearsalError
 from rehearsal.run import ROOT, load, opened
 from rehearsal.timeline import Timeline
-from rehearsal.upgrade import Upgrade
 from rehearsal.vllm.faults import Fault
-from tests.fixtures.rehearsals import rehearse
+from tests.fixtures.rehearsals import brought_up, rehearse
 
 NO_LOSS = re.compile(r"client of glm +(\d+) requests, 0 failed; answered by ")
 
@@ -114,19 +113,8 @@ def test_what_is_refused_before_anything_is_started(arguments: tuple[str, ...], 
 
 def upgraded(control_plane: ControlPlane, *changes: str, stack: str = "dev") -> None:
     """Bring a stack up, upgrade it with clients asking, and tear it down whatever happens."""
-    before, settings = load(stack, (), ROOT)
-    after, new_settings = load(stack, changes, ROOT)
-    timeline = Timeline()
-    with opened(before, settings, control_plane, timeline) as rehearsal:
-        rehearsal.update()
-        try:
-            upgrade = Upgrade(rehearsal, timeline)
-            with upgrade.watched():
-                upgrade.go_through(after, new_settings)
-        finally:
-            rehearsal.world.aws.lift_deletion_protection()
-            rehearsal.engine.destroy()
-        assert rehearsal.left() == []
+    with brought_up(control_plane, stack) as upgrade, upgrade.watched():
+        upgrade.go_through(*load(stack, changes, ROOT))
 
 
 @pytest.mark.parametrize(
